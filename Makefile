@@ -1,0 +1,96 @@
+# Every target says in one line what it does; `make` alone prints them. Nothing is done by hand in CI
+# that a target here cannot do.
+PYTHON ?= /usr/bin/python3
+PREFIX ?= /usr/local
+DESTDIR ?=
+VENV ?= .venv
+CC ?= gcc
+BIN := $(VENV)/bin
+LIBRARY := $(PREFIX)/lib/ocimig
+INIT := runtime/init/ocimig-init
+# Below the venv: `make clean` and a new clone start from nothing.
+STAMP := $(VENV)/.made
+export PYTHONSAFEPATH := 1
+unexport PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE
+
+.DEFAULT_GOAL := help
+.SUFFIXES:
+.DELETE_ON_ERROR:
+.PHONY: help setup dev init check format lint types test test-unit test-root test-criu conformance \
+  bench demo docs man dist install uninstall clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+
+setup: ## what the program needs: Debian packages, init, CRIU, virtual environment (root, once)
+	@contrib/install-deps
+	@$(MAKE) --no-print-directory init dev
+	@contrib/install-criu
+
+dev: $(STAMP) ## virtual environment in .venv with an editable install and the developer's tools
+
+$(STAMP): pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --retries 5 --editable '.[dev]'
+	@touch $@
+
+init: $(INIT) ## compile the static program that runs inside the namespaces
+
+$(INIT): $(wildcard runtime/init/*.c runtime/init/*.h) Makefile
+	$(CC) -std=gnu11 -Os -static -Wall -Wextra -Werror -fno-asynchronous-unwind-tables -ffunction-sections \
+	  -Wl,--gc-sections -Wl,-z,noexecstack -s -o $@ $(sort $(wildcard runtime/init/*.c))
+
+check: lint types test-unit ## format-check, lint, types and the tests without privileges
+
+format: $(STAMP) ## rewrite the sources in the one format
+	$(BIN)/ruff check --quiet --select I --fix .
+	$(BIN)/ruff format .
+
+lint: $(STAMP) ## ruff: format and rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(STAMP) ## mypy --strict over the program and its tests
+	$(BIN)/mypy
+	$(BIN)/mypy tests
+
+test: setup ## everything, on a fresh machine too: installs what it needs, then runs all tests
+	$(BIN)/python -m pytest $(TESTARGS)
+
+test-unit: $(STAMP) ## unit, house and contract tests: no privileges
+	$(BIN)/python -m pytest tests/unit tests/house tests/contract $(TESTARGS)
+
+test-root: $(STAMP) init ## whole-program tests as root
+	$(BIN)/python -m pytest tests/system $(TESTARGS)
+
+test-criu: $(STAMP) init ## checkpoint, restore and migration with CRIU
+	$(BIN)/python -m pytest tests/criu $(TESTARGS)
+
+conformance: $(STAMP) ## the whole-program tests against OCIMIG_RUNTIME=runc (or crun), to prove the tests
+	OCIMIG_RUNTIME=$${OCIMIG_RUNTIME:-runc} $(BIN)/python -m pytest tests/system $(TESTARGS)
+
+bench: setup ## run, create, start, state, delete, exec beside runc and crun: ratios and memory
+	$(BIN)/python tests/bench/compare.py $(BENCHARGS)
+
+demo: setup ## a redis server moves between two hosts on this machine under a client that never stops
+	$(BIN)/python contrib/demo/demo.py $(DEMOARGS)
+
+docs: $(STAMP) ## docs/errors.md, from the error classes
+	$(BIN)/python contrib/errors-page >docs/errors.md
+
+man: $(STAMP) ## man pages and completions, from the table of verbs
+	$(BIN)/python contrib/man.py
+
+dist: $(STAMP) init ## source and wheel packages in dist/
+	$(BIN)/python -m build --sdist --outdir dist .
+	$(BIN)/python -m build --wheel --outdir dist -C=--build-option=--plat-name=linux_$$(uname -m) .
+
+install: init ## into PREFIX (DESTDIR honoured), with its own copies of click and the others
+	contrib/install-program --python $(PYTHON) --prefix $(PREFIX) --destdir '$(DESTDIR)'
+
+uninstall: ## remove what `make install` wrote
+	contrib/install-program --uninstall --prefix $(PREFIX) --destdir '$(DESTDIR)'
+
+clean: ## remove what was built, the virtual environment too
+	rm -rf $(VENV) build dist src/ocimig.egg-info $(INIT) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
