@@ -1,0 +1,190 @@
+"""What can go wrong between hosts, in words. Shared by the files of this room; only classes."""
+
+from ocimig.errors import OcimigError, Usage
+
+
+class InvalidNetwork(Usage):
+    """A network is described in a way that cannot be built."""
+
+    message = "network {field} {value!r}: {reason}"
+    hint = "as in bridge=br0,address=10.0.0.5/24,gateway=10.0.0.1"
+
+    def __init__(self, *, field: str, value: str, reason: str) -> None:
+        OcimigError.__init__(self, field=field, value=value, reason=reason)
+
+
+class BridgeMissing(OcimigError):
+    """The bridge that a container's network names is not on this host."""
+
+    message = "the bridge {bridge} does not exist on this host"
+    hint = "make it: ip link add {bridge} type bridge && ip link set {bridge} up"
+    code = 10
+
+
+class NotABridge(OcimigError):
+    """An interface of that name exists and is something else."""
+
+    message = "{bridge} is not a bridge"
+    hint = "name a bridge; these exist: ip -brief link show type bridge"
+
+
+class AddressTaken(OcimigError):
+    """Another machine or container answers for the address."""
+
+    message = "the address {address} is in use on {bridge} by {mac}"
+    hint = "stop what holds it, or give the container another address"
+    code = 11
+
+
+class NetworkFailed(OcimigError):
+    """The kernel refused a step of building a container's network."""
+
+    message = "cannot {what}: {reason}"
+    hint = "see what is there: ip -details link show"
+
+
+class InvalidTarget(Usage):
+    """The name of another host cannot be read."""
+
+    message = "target {target!r}: {reason}"
+    hint = "as in host2, user@host2, user@host2:2222 or user@[2001:db8::1]:22"
+
+    def __init__(self, *, target: str, reason: str) -> None:
+        OcimigError.__init__(self, target=target, reason=reason)
+
+
+class HostUnreachable(OcimigError):
+    """No connection to the other host came about."""
+
+    message = "{host} does not answer on port {port}: {reason}"
+    hint = "nothing was changed; see: ssh -v -p {port} {host} true"
+    code = 20
+
+
+class HostKeyUnknown(OcimigError):
+    """The other host shows a key that nobody has vouched for."""
+
+    message = "the host key of {host} is not known: {type} {fingerprint}"
+    hint = "compare it with the one shown on that host, then: {remedy} (or add --accept-new-host-key)"
+    code = 13
+
+
+class HostKeyChanged(OcimigError):
+    """The other host shows another key than the one that is known."""
+
+    message = "the host key of {host} is not the known one: known {known}; offered {offered}"
+    hint = "if that host was installed anew: {remedy}; otherwise somebody may stand between"
+    code = 13
+
+
+class HostKeyRevoked(OcimigError):
+    """The other host shows a key that is marked as stolen."""
+
+    message = "the host key of {host} is revoked in {file}: {type} {fingerprint}"
+    hint = "do not connect; give that host a new key"
+    code = 13
+
+
+class NotLetIn(OcimigError):
+    """The other host refused every key that was shown."""
+
+    message = "{user}@{host} let nobody in: {reason}"
+    hint = "put a key there (ssh-copy-id -p {port} {user}@{host}) and try: ssh -p {port} {user}@{host} true"
+    code = 13
+
+
+class NeedsOpenssh(OcimigError):
+    """The ssh configuration asks for something only the OpenSSH program does."""
+
+    message = "the ssh configuration of {host} asks for {feature}, which the built-in client cannot do"
+    hint = "add --transport openssh"
+    code = 2
+
+
+class TransportMissing(OcimigError):
+    """The program or library of a transport is not installed."""
+
+    message = "the transport {transport} needs {what}, which is not installed"
+    hint = "install {package}, or choose another --transport"
+
+
+class LinkLost(OcimigError):
+    """The connection to the other host ended before the work did."""
+
+    message = "the connection to {host} broke: {reason}"
+    hint = "see whether the host is up: ssh {host} uptime"
+    code = 20
+
+
+class FarSideSilent(LinkLost):
+    """The other side still holds the connection and says nothing."""
+
+    message = "{host} was silent for {seconds} seconds: {reason}"
+    hint = "see what it does: ssh {host} ps ax"
+
+
+class AgentMissing(OcimigError):
+    """The other host has no ocimig to talk to."""
+
+    message = "{host} cannot run {program}: {reason}"
+    hint = "install ocimig there, so that this works: ssh {host} {program} --version"
+    code = 14
+
+
+class NotOurProtocol(OcimigError):
+    """What came from the other side is not ours."""
+
+    message = "{host} did not answer as ocimig: {reason}"
+    hint = "see what it prints: ssh {host} true (login scripts must print nothing)"
+    code = 14
+
+
+class WireVersion(OcimigError):
+    """The two sides speak versions of the protocol that do not meet."""
+
+    message = "{host} speaks wire versions {theirs}, this side {ours}"
+    hint = "install the same version of ocimig on both hosts"
+    code = 14
+
+
+class BrokenFrame(OcimigError):
+    """A message breaks the rules of the protocol."""
+
+    message = "{host} sent a frame that breaks the protocol: {reason}"
+    hint = "install the same version of ocimig on both hosts"
+    code = 20
+
+
+class FarFailure(OcimigError):
+    """The other side met an error and said so; its words, its hint and its code are kept."""
+
+    message = "{host}: {reason}"
+    hint = "{their_hint}"
+
+    def __init__(self, *, host: str, name: str, reason: str, their_hint: str, code: int) -> None:
+        super().__init__(host=host, name=name, reason=reason, their_hint=their_hint)
+        self.name = name
+        self.code = code
+
+
+class HostileEntry(OcimigError):
+    """A file on its way here would land outside its directory, or is not one that can exist."""
+
+    message = "refused {path!r}: {reason}"
+    hint = "the sender is broken or means harm; nothing outside the directory was touched"
+    code = 20
+
+
+class DirectoryNotEmpty(OcimigError):
+    """Files would be mixed with files that are already there."""
+
+    message = "{path} is not empty"
+    hint = "remove it, or choose another bundle directory"
+    code = 11
+
+
+class TreeFailed(OcimigError):
+    """A file of a directory tree could not be read or made."""
+
+    message = "cannot {what} {path}: {reason}"
+    code = 20
