@@ -1,0 +1,67 @@
+"""Where the CRIU program is, and the Python messages that belong to it. Never runs it."""
+
+import importlib
+import os
+import sys
+from types import ModuleType
+
+from ocimig.criu_images.errors import CriuMissing
+
+PREFIX = "/usr/local/lib/ocimig/criu"
+_PACKAGES = "lib/python3/dist-packages"
+
+
+def find() -> str:
+    """The path of the program: $OCIMIG_CRIU, else the private prefix, else PATH."""
+    named = os.environ.get("OCIMIG_CRIU", "")
+    if named:
+        if not os.access(named, os.X_OK):
+            raise CriuMissing(reason=f"OCIMIG_CRIU names {named}, which cannot be executed")
+        return os.path.abspath(named)
+    own = os.path.join(PREFIX, "usr/sbin/criu")
+    if os.access(own, os.X_OK):
+        return own
+    # A caller may have started us without PATH (podman does): the usual places are always looked at.
+    path = os.environ.get("PATH", "").split(":") + ["/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/bin"]
+    for directory in path:
+        if directory.startswith("/") and os.access(os.path.join(directory, "criu"), os.X_OK):
+            return os.path.join(directory, "criu")
+    raise CriuMissing(reason="no criu program in OCIMIG_CRIU, in " + PREFIX + " or in PATH")
+
+
+def messages(program: str) -> ModuleType:
+    """`rpc_pb2` of the pycriu beside `program`: its messages know the options that this CRIU knows."""
+    return _load(program, "pycriu.rpc_pb2")
+
+
+def image_messages(program: str, name: str) -> ModuleType:
+    """One module of the image messages, such as "stats_pb2"."""
+    return _load(program, f"pycriu.images.{name}")
+
+
+def _load(program: str, name: str) -> ModuleType:
+    """Import only the generated module: pycriu itself imports all of its images, which costs 50 ms."""
+    root = _packages(program)
+    known = sys.modules.get(name)
+    if known is not None:
+        return known
+    directory = os.path.join(root, *name.split(".")[:-1])
+    # The generated modules import each other by bare name, so their directory is the import path, and
+    # only as long as this takes.
+    sys.path.insert(0, directory)
+    try:
+        module = importlib.import_module(name.rpartition(".")[2])
+    except ImportError as error:
+        raise CriuMissing(reason=f"the messages of pycriu do not load ({error})") from error
+    finally:
+        sys.path.remove(directory)
+    sys.modules[name] = module
+    return module
+
+
+def _packages(program: str) -> str:
+    beside = os.path.join(os.path.dirname(os.path.dirname(program)), _PACKAGES)
+    for root in (beside, os.path.join(PREFIX, "usr", _PACKAGES), "/usr/" + _PACKAGES):
+        if os.path.exists(os.path.join(root, "pycriu", "rpc_pb2.py")):
+            return root
+    raise CriuMissing(reason=f"python3-pycriu is missing (looked beside {program})")
