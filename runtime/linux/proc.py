@@ -28,8 +28,11 @@ class ProcStat:
 
     @property
     def ended(self) -> bool:
-        """Whether it will never run again (its parent has not asked for its status yet)."""
-        return self.state in {ZOMBIE, DEAD}
+        """Whether it will never run again, though its parent has not asked for its status yet.
+
+        A main thread that ended before the others looks like a zombie; the process lives on.
+        """
+        return self.state in {ZOMBIE, DEAD} and self.threads <= 1
 
 
 def stat(pid: int) -> "ProcStat | None":
