@@ -1,0 +1,139 @@
+"""A channel to a process of this host. What it is (a shell, ssh) is its caller's business."""
+
+import fcntl
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Mapping, Sequence
+
+from ocimig.migrate.transport import STDERR_TAIL
+from ocimig.migrate.transport.stdio import lost_link, read_some, write_whole
+
+PIPE_SIZE = 1 << 20  # fewer switches between the two ends; the kernel's default is 64 KiB
+_PATIENCE = 2.0  # seconds a process gets to end by itself, and again after SIGTERM
+
+
+class Tail:
+    """The last bytes of a stream, filled by one thread and read by another."""
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+        self._lock = threading.Lock()
+
+    def add(self, data: bytes) -> None:
+        """Append, forgetting what is too old."""
+        with self._lock:
+            self._data += data
+            del self._data[:-STDERR_TAIL]
+
+    def text(self) -> str:
+        """What is kept, as text."""
+        with self._lock:
+            return bytes(self._data).decode(errors="replace").strip()
+
+
+class ProcessChannel:
+    """Standard streams of a child that leads its own process group."""
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        host: str,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.host = host
+        self._process = subprocess.Popen(
+            list(argv),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            env=environment,
+            start_new_session=True,
+        )
+        process = self._process
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        self._stdin, self._stdout, self._stderr = process.stdin, process.stdout, process.stderr
+        for stream in (self._stdin, self._stdout):
+            os.set_blocking(stream.fileno(), False)
+            _enlarge(stream.fileno())
+        self._tail = Tail()
+        self._listener = threading.Thread(target=self._listen, name="stderr", daemon=True)
+        self._listener.start()
+
+    def read(self, size: int, timeout: float | None = None) -> bytes:
+        """See Channel."""
+        with lost_link(self.host, self._why):
+            return read_some(self._stdout.fileno(), size, timeout)
+
+    def write(self, data: bytes | memoryview, timeout: float | None = None) -> None:
+        """See Channel."""
+        with lost_link(self.host, self._why):
+            write_whole(self._stdin.fileno(), data, timeout)
+
+    def close_write(self) -> None:
+        """See Channel."""
+        self._stdin.close()
+
+    def wait(self, timeout: float | None = None) -> int:
+        """See Channel. A program ended by a signal counts as 128 and its number."""
+        try:
+            status = self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise TimeoutError("the program still runs") from None
+        self._listener.join(1.0)  # what it said last belongs to the answer
+        return status if status >= 0 else 128 - status
+
+    def stderr_tail(self) -> str:
+        """See Channel."""
+        return self._tail.text()
+
+    def close(self) -> None:
+        """See Channel. The whole process group is ended."""
+        self._stdin.close()
+        self._stdout.close()
+        if not self._ends():
+            self._signal(signal.SIGTERM)
+            if not self._ends():
+                self._signal(signal.SIGKILL)
+                self._process.wait()
+        self._listener.join(_PATIENCE)
+        if (
+            not self._listener.is_alive()
+        ):  # a grandchild may hold the pipe; closing under a reader is worse
+            self._stderr.close()
+
+    def _ends(self) -> bool:
+        try:
+            self._process.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def _signal(self, number: int) -> None:
+        try:
+            os.killpg(self._process.pid, number)
+        except ProcessLookupError:
+            pass
+
+    def _listen(self) -> None:
+        while data := os.read(self._stderr.fileno(), 1 << 16):
+            self._tail.add(data)
+
+    def _why(self) -> str:
+        """What the process said last, once it is over."""
+        if self._process.poll() is None:
+            return ""
+        self._listener.join(1.0)
+        return self._tail.text().rpartition("\n")[2]
+
+
+def _enlarge(fd: int) -> None:
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
+    except OSError:  # over /proc/sys/fs/pipe-user-pages-soft: slower, nothing else
+        pass

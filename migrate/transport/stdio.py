@@ -1,0 +1,100 @@
+"""A pair of descriptors as a channel: what `ocimig agent` talks on. Starts nothing."""
+
+import errno
+import os
+import select
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from ocimig.migrate.errors import LinkLost
+
+
+class StdioChannel:
+    """Our own standard streams, for a program that is itself the far side."""
+
+    def __init__(self, stdin: int = 0, stdout: int = 1, *, host: str = "the caller") -> None:
+        self.host = host
+        self._stdin = stdin
+        self._stdout = stdout
+        for fd in (stdin, stdout):
+            os.set_blocking(fd, False)
+
+    def read(self, size: int, timeout: float | None = None) -> bytes:
+        """See Channel."""
+        with lost_link(self.host):
+            return read_some(self._stdin, size, timeout)
+
+    def write(self, data: bytes | memoryview, timeout: float | None = None) -> None:
+        """See Channel."""
+        with lost_link(self.host):
+            write_whole(self._stdout, data, timeout)
+
+    def close_write(self) -> None:
+        """See Channel. The number stays taken, so that nothing else becomes standard output."""
+        _to_null(self._stdout, os.O_WRONLY)
+
+    def wait(self, timeout: float | None = None) -> int:
+        """See Channel. There is no program to wait for: it is the one that started us."""
+        return 0
+
+    def stderr_tail(self) -> str:
+        """See Channel. Ours goes to the caller's."""
+        return ""
+
+    def close(self) -> None:
+        """See Channel."""
+        _to_null(self._stdin, os.O_RDONLY)
+        self.close_write()
+
+
+def _to_null(fd: int, flags: int) -> None:
+    null = os.open("/dev/null", flags | os.O_CLOEXEC)
+    os.dup2(null, fd)
+    os.close(null)
+
+
+@contextmanager
+def lost_link(host: str, why: Callable[[], str] = str) -> Iterator[None]:
+    """Turn what the kernel says about a stream into LinkLost; `why` may know better words."""
+    try:
+        yield
+    except TimeoutError as error:
+        if (
+            error.errno != errno.ETIMEDOUT
+        ):  # ours: nothing moved for as long as the caller would wait
+            raise
+        raise LinkLost(host=host, reason=error.strerror) from None
+    except OSError as error:
+        reason = "it was closed here" if error.errno == errno.EBADF else error.strerror
+        raise LinkLost(host=host, reason=why() or reason) from None
+    except ValueError:  # a closed file object has no number
+        raise LinkLost(host=host, reason="it was closed here") from None
+
+
+def read_some(fd: int, size: int, timeout: float | None) -> bytes:
+    """read(2) on a non-blocking descriptor: waits for at least one byte, or b"" at the end."""
+    while True:
+        try:
+            return os.read(fd, size)
+        except BlockingIOError:
+            _await(fd, select.POLLIN, timeout)
+        except ConnectionResetError:  # a socket whose other end closed with our data unread
+            return b""
+
+
+def write_whole(fd: int, data: bytes | memoryview, timeout: float | None) -> None:
+    """write(2) on a non-blocking descriptor until all of it is gone."""
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[os.write(fd, view) :]
+        except BlockingIOError:
+            _await(fd, select.POLLOUT, timeout)
+
+
+def _await(fd: int, event: int, timeout: float | None) -> None:
+    """Wait until `fd` can be read or written."""
+    poll = select.poll()
+    poll.register(fd, event)
+    if not poll.poll(None if timeout is None else timeout * 1000):
+        raise TimeoutError("no progress")
