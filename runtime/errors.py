@@ -216,3 +216,53 @@ class SeccompFailed(OcimigError):
 
     def __init__(self, *, reason: str, advice: str = "") -> None:
         super().__init__(reason=reason, advice=advice)
+
+
+class InitFailed(OcimigError):
+    """A step of making the container's process did not succeed; nothing of it is left."""
+
+    message = "unable to start container process: {what}{colon}{reason}"
+    hint = "see each step with: ocimig --debug"
+
+    def __init__(self, *, what: str, reason: str) -> None:
+        super().__init__(what=what, reason=reason, colon=": " if reason else "")
+
+
+class NoInit(OcimigError):
+    """The compiled program that becomes the container's process is not where it belongs."""
+
+    message = "{path} is missing"
+    hint = "compile it with: make init"
+
+
+class NoBundle(OcimigError):
+    """The directory that should hold config.json and the root file system is not there."""
+
+    message = "bundle {path}: {reason}"
+    hint = "name a directory that holds config.json and the root file system"
+
+
+class NoRootfs(OcimigError):
+    """The root file system that config.json names is not a directory."""
+
+    message = "root file system {path}: {reason}"
+    hint = "root.path of config.json is relative to the bundle"
+
+
+class ConsoleMismatch(OcimigError):
+    """process.terminal and --console-socket do not go together as given."""
+
+    message = "cannot {reason}"
+
+
+class BadDescriptor(OcimigError):
+    """--preserve-fds counts a descriptor that the caller did not open."""
+
+    message = "unable to stat preserved-fd {number} (of {count})"
+
+
+class CannotRunHere(OcimigError):
+    """config.json asks for something that this host has not got."""
+
+    message = "{what}: {reason}"
+    hint = "{advice}"

@@ -128,13 +128,13 @@ class ContainerState:
         """Read state.json. Raises ValueError in words when it is not one."""
         document = jsonio.loads(text)
         if not isinstance(document, dict):
-            raise ValueError("not a JSON object")
+            raise ValueError("not a JSON object")  # noqa: TRY004 - the file is wrong, not the caller
         version = document.pop("version", VERSION)
         if not isinstance(version, int) or version > VERSION:
             raise ValueError(f"version {version}, this is a reader of version {VERSION}")
         identity = document.pop("id", None)
         if not isinstance(identity, str):
-            raise ValueError("no id in it")
+            raise ValueError("no id in it")  # noqa: TRY004
         # `boot_id` is given so that a file without one is of no boot, not of this one
         state = cls(identity, boot_id="unknown", created="unknown", owner=0)
         for name, value in document.items():
@@ -144,7 +144,7 @@ class ContainerState:
             usual = getattr(state, name)
             wanted = dict | None if name == "network" else type(usual)
             if not isinstance(value, wanted):
-                raise ValueError(f"{name} is a {type(value).__name__}")
+                raise ValueError(f"{name} is a {type(value).__name__}")  # noqa: TRY004
             setattr(state, name, value)
         return state
 

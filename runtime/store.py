@@ -75,7 +75,7 @@ class Store:
             os.mkdir(path, 0o711)
         except FileExistsError:
             raise ContainerExists(id=id) from None
-        os.chmod(path, 0o711)  # noqa: S103 - whatever the umask: a mapped root must reach the fifo
+        os.chmod(path, 0o711)  # whatever the umask: a mapped root must reach the fifo
 
     def lock(self, id: str, *, wait: bool = True) -> files.Lock:
         """A lock on one container, for a `with`. Entering raises FileNotFoundError when it is gone,
@@ -153,6 +153,8 @@ class Store:
         except FileNotFoundError:
             return
         for name in names:
+            if not name.startswith(f".{id}.") or not name.endswith(".removed"):
+                continue
             owner = name.removeprefix(f".{id}.").removesuffix(".removed")
-            if name == f".{id}.{owner}.removed" and owner.isdigit() and proc.stat(int(owner)) is None:
+            if owner.isdigit() and proc.stat(int(owner)) is None:
                 files.remove_tree(os.path.join(self.root, name))

@@ -3,10 +3,15 @@
 Reaches ctypes only from the functions that need it: `kill` and `state` do without.
 """
 
-import _signal
 import fcntl
 import os
 import select
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal as _signal
+else:
+    import _signal  # signal without its enums, which cost 4 ms
 
 CLOSE_RANGE_UNSHARE = 0x2
 CLOSE_RANGE_CLOEXEC = 0x4
@@ -55,6 +60,9 @@ SIGTERM = SIGNALS["SIGTERM"]
 SIGCHLD = SIGNALS["SIGCHLD"]
 SIGWINCH = SIGNALS["SIGWINCH"]
 _LAST = SIGNALS["SIGRTMAX"]
+
+# The interpreter ignores these two, and a program that is started would go on ignoring them.
+IGNORED_BY_PYTHON = (SIGNALS["SIGPIPE"], SIGNALS["SIGXFSZ"])
 
 
 def signal_number(text: str) -> int:
