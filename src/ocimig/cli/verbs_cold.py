@@ -1,0 +1,162 @@
+"""The verbs that are not run all day: CRIU, migration, documents. Data only."""
+
+from ocimig.cli.verbs import FLAG, MANY, NUMBER, TEXT, Option, Verb
+from ocimig.cli.verbs_hot import HOT
+
+_IMAGE = Option(
+    "--image-path", "directory of the image (default: ./checkpoint)", TEXT, "DIR", file=True
+)
+_WORK = Option(
+    "--work-path",
+    "directory of CRIU's logs and statistics (default: in the image)",
+    TEXT,
+    "DIR",
+    file=True,
+)
+_PARENT = Option(
+    "--parent-path",
+    "the previous image, relative to the directory of this one",
+    TEXT,
+    "DIR",
+    file=True,
+)
+_CRIU = (
+    Option("--tcp-established", "keep established TCP connections", FLAG),
+    Option("--tcp-skip-in-flight", "leave out connections that are still being made", FLAG),
+    Option("--tcp-close", "close established TCP connections instead of keeping them", FLAG),
+    Option("--link-remap", "keep files that are open but no longer have a name", FLAG),
+    Option("--ext-unix-sk", "keep unix sockets whose other end is outside", FLAG),
+    Option("--shell-job", "the container uses the terminal of a shell", FLAG),
+    Option("--file-locks", "keep file locks", FLAG),
+    Option("--manage-cgroups-mode", "what CRIU does with cgroups (default: ignore, ocimig does it)",
+           TEXT, "MODE", choices=("soft", "full", "strict", "ignore")),
+    Option("--empty-ns", "leave the content of this namespace to others", MANY, "NAMESPACE",
+           choices=("network",)),
+    Option("--auto-dedup", "remove from the parent what is saved again", FLAG),
+    Option("--network-lock", "how the network is held (default: a table of ocimig's in nftables)",
+           TEXT, "METHOD", choices=("iptables", "nftables", "skip")),
+    Option("--lazy-pages", "memory follows on request", FLAG),
+)  # fmt: skip
+_PROGRESS = Option("--progress", "how progress is shown on stderr (default: auto)", TEXT, "HOW",
+                   choices=("auto", "plain", "json", "none"))  # fmt: skip
+
+COLD = {
+    verb.name: verb
+    for verb in (
+        Verb(
+            "spec", "ocimig.cli.commands.documents:spec",
+            "write a config.json to start from",
+            arguments="", minimum=0, maximum=0,
+            options=(
+                Option("-b, --bundle", "directory of the file (default: the working directory)",
+                       TEXT, "DIR", file=True),
+                Option("--rootless", "for a caller who is not root", FLAG),
+            ),
+            description="A config.json that exists is never overwritten.",
+            examples=(("In a new bundle", "spec -b /srv/web"),),
+        ),
+        Verb(
+            "features", "ocimig.cli.commands.documents:features",
+            "show what this runtime can do, as JSON",
+            arguments="", minimum=0, maximum=0,
+            examples=(("For programs", "features"),),
+        ),
+        Verb(
+            "checkpoint", "ocimig.cli.commands.criu:checkpoint",
+            "save a running container to files",
+            options=(
+                _IMAGE, _WORK, _PARENT,
+                Option("-R, --leave-running", "let it run on afterwards", FLAG),
+                Option("--pre-dump", "save only memory, and let it run", FLAG),
+                *_CRIU,
+                Option("--page-server", "send memory to a CRIU page server", TEXT, "ADDRESS:PORT"),
+                Option("--status-fd", "write one zero byte here when lazy pages are ready",
+                       NUMBER, "FD"),
+            ),
+            description=(
+                "The container is gone afterwards, unless --leave-running or --pre-dump. A "
+                "checkpoint that fails leaves it running."
+            ),
+            examples=(
+                ("Save it with its connections",
+                 "checkpoint --tcp-established --image-path /var/tmp/web web"),
+                ("A copy, while it runs on", "checkpoint --leave-running --image-path /var/tmp/web web"),
+            ),
+        ),
+        Verb(
+            "restore", "ocimig.cli.commands.criu:restore",
+            "bring a container back from files",
+            options=(
+                Option("-b, --bundle", "directory with config.json (default: the one it had)",
+                       TEXT, "DIR", file=True),
+                _IMAGE, _WORK,
+                Option("--parent-path", "accepted: the image knows its parent", TEXT, "DIR",
+                       file=True, hidden=True),
+                HOT["run"].by_name["detach"],
+                HOT["run"].by_name["pid-file"],
+                HOT["run"].by_name["console-socket"],
+                HOT["run"].by_name["no-pivot"],
+                HOT["run"].by_name["no-subreaper"],
+                *_CRIU,
+                Option("--lsm-profile", "another LSM profile than the saved one", TEXT, "TYPE:NAME"),
+                Option("--lsm-mount-context", "another LSM context for mounts", TEXT, "CONTEXT"),
+            ),
+            examples=(
+                ("Bring it back", "restore --detach --tcp-established --image-path /var/tmp/web web"),
+            ),
+        ),
+        Verb(
+            "migrate", "ocimig.cli.commands.migrate:migrate",
+            "move a running container to another host",
+            arguments="ID [USER@]HOST[:PORT]", minimum=1, maximum=2, contract=False,
+            options=(
+                Option("-p, --port", "port of the other host's SSH server", NUMBER, "PORT"),
+                Option("-i, --identity", "private key file", TEXT, "FILE", file=True),
+                Option("--known-hosts", "file of known host keys", TEXT, "FILE", file=True),
+                Option("--accept-new-host-key", "learn the key of a host that is not known yet", FLAG),
+                Option("--transport", "who speaks SSH (default: paramiko)", TEXT, "NAME",
+                       choices=("paramiko", "openssh", "local")),
+                Option("--remote-command", "how ocimig is called there (default: ocimig)",
+                       TEXT, "COMMAND"),
+                Option("--remote-root", "directory of the state of containers there", TEXT, "DIR"),
+                Option("-n, --dry-run", "look at both hosts, report, change nothing", FLAG),
+                Option("--json", "the report as JSON", FLAG),
+                _PROGRESS,
+                Option("--resume", "finish a migration that is in doubt", FLAG),
+                Option("--abort", "give up a migration that is in doubt: it runs on here", FLAG),
+            ),
+            description=(
+                "The bundle and its root file system, the memory, the established TCP connections "
+                "and the address of the container travel over SSH. Nothing but ocimig, CRIU and an "
+                "SSH server is needed there. At every moment at most one copy runs; when anything "
+                "fails before the last step, the container runs on here."
+            ),
+            examples=(
+                ("See whether it would go", "migrate --dry-run web host2"),
+                ("Move it", "migrate web root@host2"),
+                ("After a broken connection", "migrate --resume web"),
+            ),
+        ),
+        Verb(
+            "recover", "ocimig.cli.commands.migrate:recover",
+            "settle migrations that a crash left unfinished",
+            arguments="[ID...]", minimum=0, maximum=-1, contract=False,
+            options=(Option("--json", "the findings as JSON", FLAG),),
+            examples=(("All of them", "recover"),),
+        ),
+        Verb(
+            "agent", "ocimig.cli.commands.migrate:agent",
+            "the far side of a migration, on standard input and output",
+            arguments="", minimum=0, maximum=0, contract=False, hidden=True,
+        ),
+        Verb(
+            "doctor", "ocimig.cli.commands.documents:doctor",
+            "show what this host can and cannot do, and how to mend it",
+            arguments="", minimum=0, maximum=0, contract=False,
+            options=(Option("--json", "the findings as JSON", FLAG),),
+            examples=(("Is this host ready?", "doctor"),),
+        ),
+    )
+}  # fmt: skip
+
+ALL = {**HOT, **COLD}
