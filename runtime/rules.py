@@ -133,7 +133,8 @@ def _mounts(mounts: "Any", problems: "Problems") -> None:
             words = "id-mapped mounts must have both uid and gid mappings specified"
             problems.append((where + (".uidMappings" if uids else ".gidMappings"), words))
         mapped = uids or gids or "idmap" in options or "ridmap" in options
-        if mapped and "bind" not in options and "rbind" not in options:
+        bind = mount.get("type") == "bind" or "bind" in options or "rbind" in options
+        if mapped and not bind:
             problems.append((where, "id-mapped mounts are only supported for bind-mounts"))
         if sum(map(len, options)) + len(options) > 4096:
             problems.append((where + ".options", "are longer than the 4096 bytes that mount(2) takes"))

@@ -9,7 +9,7 @@ import os
 from _blake2 import blake2b
 
 from ocimig import files, jsonio, log
-from ocimig.runtime.errors import SeccompFailed
+from ocimig.runtime.errors import SeccompFailed, SocketFailed
 from ocimig.runtime.linux.seccomp_prelude import Filter  # not from `seccomp`, which loads ctypes
 
 TYPE_CHECKING = False
@@ -19,12 +19,6 @@ if TYPE_CHECKING:
 CACHE_NAME = ".seccomp"
 MAX_ENTRIES = 64
 FORMAT = 1
-
-
-def wanted(spec: "dict[str, Any]") -> "dict[str, Any] | None":
-    """The seccomp part of a config, or None where a process runs unfiltered."""
-    found: dict[str, Any] | None = (spec.get("linux") or {}).get("seccomp")
-    return found or None
 
 
 def plan(seccomp: "dict[str, Any]", *, cache: str = "") -> "Filter":
@@ -47,14 +41,26 @@ def plan(seccomp: "dict[str, Any]", *, cache: str = "") -> "Filter":
     return made
 
 
-def process_state(
-    state: "dict[str, Any]", pid: int, metadata: str, version: str = "1.3.0"
-) -> "dict[str, Any]":
-    """What the listener of SCMP_ACT_NOTIFY is sent beside the descriptor (ContainerProcessState)."""
-    document: dict[str, Any] = {"ociVersion": version, "fds": ["seccompFd"], "pid": pid}
-    if metadata:
-        document["metadata"] = metadata
-    return {**document, "state": state}
+def send_listener(spec: "dict[str, Any]", fd: int, state: "dict[str, Any]", pid: int) -> None:
+    """Give the descriptor of SCMP_ACT_NOTIFY to the agent that the profile names, and close it here."""
+    from ocimig.runtime import sockets
+
+    seccomp = spec["linux"]["seccomp"]
+    path = seccomp["listenerPath"]
+    document: dict[str, Any] = {"ociVersion": "1.3.0", "fds": ["seccompFd"], "pid": pid}
+    if seccomp.get("listenerMetadata"):
+        document["metadata"] = seccomp["listenerMetadata"]
+    document["state"] = state
+    try:
+        with files.Fd(fd):
+            sock = sockets.connect(path)
+            try:
+                sockets.send(sock, jsonio.dumps(document).encode(), [fd])
+            finally:
+                sock.close()
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise SocketFailed(what="seccomp descriptor", path=path, reason=reason) from None
 
 
 def _digest(seccomp: "dict[str, Any]") -> str:

@@ -24,7 +24,8 @@ MAX_SIZE = 16 << 20
 def load(path: str) -> "dict[str, Any]":
     """The config.json at `path` in today's form, with every field checked. Raises InvalidConfig.
 
-    Fields that are null are left out, so `.get(name)` is None only when the field is absent.
+    Fields that are null are left out, and numbers that mean 0 when they are absent are filled in, so
+    that nobody after this has to ask. Absent capabilities mean none at all, as in runc 1.1 and crun.
     """
     document = legacy.today(_parse(path))
     if problems := check(document) or _against_here(document):
@@ -35,7 +36,33 @@ def load(path: str) -> "dict[str, Any]":
                 f"mounts[{number}].destination: {mount['destination']} is relative, which is "
                 "deprecated: it is read as relative to /"
             )
+    complete(document)
     return document  # type: ignore[no-any-return]
+
+
+def complete(document: "dict[str, Any]") -> None:
+    """Fill in what a checked document leaves out and what means 0 or nothing."""
+    _complete_process(document["process"])
+    document["process"].setdefault("capabilities", {})
+    linux = document["linux"]
+    mapped = [linux, *(document.get("mounts") or ())]
+    for holder in mapped:
+        for name in ("uidMappings", "gidMappings"):
+            for row in holder.get(name) or ():
+                row.setdefault("containerID", 0)
+                row.setdefault("hostID", 0)
+    for device in linux.get("devices") or ():
+        device.setdefault("major", 0)
+        device.setdefault("minor", 0)
+
+
+def _complete_process(process: "dict[str, Any]") -> None:
+    user = process.setdefault("user", {})
+    user.setdefault("uid", 0)
+    user.setdefault("gid", 0)
+    for limit in process.get("rlimits") or ():
+        limit.setdefault("hard", 0)
+        limit.setdefault("soft", 0)
 
 
 def load_process(path: str) -> "dict[str, Any]":
@@ -47,6 +74,7 @@ def load_process(path: str) -> "dict[str, Any]":
         rules.check_process(process, "", problems)
     if problems:
         raise InvalidConfig.of(path, problems)
+    _complete_process(process)
     return process  # type: ignore[no-any-return]
 
 

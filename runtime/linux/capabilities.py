@@ -70,6 +70,6 @@ def of_process(pid: "int | str" = "self") -> "dict[str, int]":
     return {name.decode(): int(value, 16) for name, _, value in lines}
 
 
-def own_bounding() -> int:
+def bounding_set() -> int:
     """What a child of this process could ever have, in this user namespace."""
     return of_process()["CapBnd"]
