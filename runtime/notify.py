@@ -58,6 +58,7 @@ class Notify:
 
     def bind(self) -> None:
         """Listen, before the container's program begins. A container made without a relay has none."""
+        self.close()
         if os.path.isdir(self.directory):
             path = os.path.join(self.directory, "notify.sock")
             self.sock = sockets.bind(path, _socket.SOCK_DGRAM, 0o777)

@@ -80,7 +80,7 @@ def signal_number(text: str) -> int:
             number = SIGNALS[base] + int(sign + offset)
             if SIGNALS["SIGRTMIN"] <= number <= SIGNALS["SIGRTMAX"]:
                 return number
-    raise ValueError(text)
+    raise ValueError(f"no signal is called {text!r}")
 
 
 def signal_name(number: int) -> str:
