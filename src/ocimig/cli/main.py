@@ -14,8 +14,11 @@ from ocimig.errors import OcimigError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import signal as _signal
     from collections.abc import Callable
     from typing import NoReturn
+else:
+    import _signal  # signal without its enums, which cost 4 ms
 
 INTERRUPTED = 130  # 128 + SIGINT
 SIGTERM = 15
@@ -79,8 +82,6 @@ def activate_site() -> None:
 
 def _perform(call: Call) -> int:
     _configure_log(call.outer)
-    import _signal
-
     # Without this SIGTERM ends Python at once, and a half-made container stays behind.
     previous = _signal.signal(SIGTERM, _terminate)
     try:

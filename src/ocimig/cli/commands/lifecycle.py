@@ -8,10 +8,8 @@ from ocimig.errors import OcimigError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ocimig.cli.verbs import Call
-    from ocimig.runtime.create import CreateOptions
+    from ocimig.runtime.create import Connect, CreateOptions
 
 _DEFAULT_SIGNAL = "TERM"
 
@@ -122,7 +120,7 @@ def _options(call: "Call") -> "CreateOptions":
     )
 
 
-def _network(call: "Call", bundle: str) -> "Callable[[int], object] | None":
+def _network(call: "Call", bundle: str) -> "Connect | None":
     """What connects the container, when --net or an annotation of config.json asks for a network."""
     path = call.text("config") or os.path.join(bundle, "config.json")
     if not call.given("net") and not _mentions_network(path):
