@@ -36,6 +36,8 @@ def execute(call: "Call") -> int:
             preserve_fds=call.number("preserve-fds"),
             cgroups=call.many("cgroup"),
             ignore_paused=call.flag("ignore-paused"),
+            process_label=call.text("process-label"),
+            apparmor=call.text("apparmor"),
         ),
     )
 
@@ -59,11 +61,9 @@ def _process(call: "Call", spec: "dict[str, Any]") -> "dict[str, Any]":
         env=call.many("env"),
         tty=call.flag("tty"),
         user=user,
-        additional_gids=[_gid(text) for text in call.many("additional-gids")],
+        gids=[_gid(text) for text in call.many("additional-gids")],
         caps=call.many("cap"),
         no_new_privs=call.flag("no-new-privs"),
-        process_label=call.text("process-label"),
-        apparmor=call.text("apparmor"),
     )
 
 
