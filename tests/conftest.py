@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from ocimig_testkit import Bundle, HostPair, Ocimig, make_bundle
 from ocimig_testkit.leaks import sweep
 from ocimig_testkit.probes import MARKERS, refusal, required
