@@ -1,0 +1,247 @@
+"""exec: one more process in a running container. Never changes the container."""
+
+import os
+
+from ocimig import files
+from ocimig.errors import SystemFailure
+from ocimig.runtime import create, launch, limits, plan, steps, sync
+from ocimig.runtime.errors import ConsoleMismatch, PausedExec, StoppedExec
+from ocimig.runtime.state import CREATED, PAUSED, RUNNING, ContainerState, alive, status
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ocimig.runtime.store import Store
+
+# /proc/PID/ns has these; "user" first, so that joining it gives the right to the others
+NAMESPACE_FILES = {
+    "user": "user", "mount": "mnt", "uts": "uts", "ipc": "ipc", "network": "net",
+    "pid": "pid_for_children", "cgroup": "cgroup", "time": "time_for_children",
+}  # fmt: skip
+
+
+class ExecOptions:
+    """How a process is added; see the options of `ocimig exec`."""
+
+    __slots__ = (
+        "cgroups", "console_socket", "detach", "ignore_paused", "no_subreaper", "pid_file",
+        "apparmor", "pidfd_socket", "preserve_fds", "process_label",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        *,
+        console_socket: str = "",
+        pidfd_socket: str = "",
+        pid_file: str = "",
+        detach: bool = False,
+        preserve_fds: int = 0,
+        cgroups: "list[str] | None" = None,
+        ignore_paused: bool = False,
+        no_subreaper: bool = False,
+        process_label: str = "",
+        apparmor: str = "",
+    ) -> None:
+        self.console_socket = console_socket
+        self.pidfd_socket = pidfd_socket
+        self.pid_file = pid_file
+        self.detach = detach
+        self.preserve_fds = preserve_fds
+        self.cgroups = cgroups or []
+        self.ignore_paused = ignore_paused
+        self.no_subreaper = no_subreaper
+        self.process_label = process_label
+        self.apparmor = apparmor
+
+
+def process_of(  # noqa: PLR0913 - one parameter an option of `ocimig exec`
+    spec: "dict[str, Any]",
+    argv: "list[str]",
+    *,
+    cwd: str = "",
+    env: "list[str] | None" = None,
+    tty: bool = False,
+    user: "tuple[int, int | None] | None" = None,
+    gids: "list[int] | None" = None,
+    caps: "list[str] | None" = None,
+    no_new_privs: bool = False,
+) -> "dict[str, Any]":
+    """The process to execute: that of the container's configuration with what the options change."""
+    process = dict(spec["process"])
+    process["args"] = list(argv)
+    process["terminal"] = tty
+    if cwd:
+        process["cwd"] = cwd
+    process["env"] = [*(process.get("env") or []), *(env or [])]
+    if user is not None:
+        uid, gid = user
+        process["user"] = {"uid": uid, "gid": process["user"]["gid"] if gid is None else gid}
+    if gids:
+        process["user"] = {**process["user"], "additionalGids": list(gids)}
+    if caps:
+        from ocimig.runtime import capabilities
+
+        process["capabilities"] = capabilities.added(process.get("capabilities"), caps)
+    if no_new_privs:
+        process["noNewPrivileges"] = True
+    return process
+
+
+def execute(store: "Store", id: str, process: "dict[str, Any]", options: ExecOptions) -> int:
+    """Run `process` (as `process` of config.json) in the container.
+
+    Returns its exit code (128+N when a signal ended it), or 0 at once with `detach`. Raises
+    StoppedExec or PausedExec, and InitFailed when it could not be started.
+    """
+    state = store.load(id)
+    now = status(state, store)
+    if now == PAUSED and not options.ignore_paused:
+        raise PausedExec(id=id)
+    if now not in {CREATED, RUNNING, PAUSED}:
+        raise StoppedExec(id=id)
+    process = {
+        **process,
+        "selinuxLabel": options.process_label or process.get("selinuxLabel", ""),
+        "apparmorProfile": options.apparmor or process.get("apparmorProfile", ""),
+    }
+    terminal = bool(process.get("terminal"))
+    if terminal and options.detach and not options.console_socket:
+        raise ConsoleMismatch(
+            reason="allocate tty if ocimig will detach without setting console socket"
+        )
+    if options.console_socket and not (terminal and options.detach):
+        raise ConsoleMismatch(
+            reason="use console socket if ocimig will not detach or allocate tty"
+        )
+    addition = Addition(store, state, process, options)
+    if options.detach:
+        addition.make()
+        return 0
+    from ocimig.runtime import foreground
+
+    with foreground.Foreground(terminal, subreaper=False) as front:
+        pid = addition.make()
+        front.attach(pid, addition.master)
+        addition.master = -1
+        return front.wait()
+
+
+class Addition:
+    """One process on its way into a container."""
+
+    __slots__ = ("master", "options", "process", "spec", "state", "store")
+
+    def __init__(
+        self,
+        store: "Store",
+        state: ContainerState,
+        process: "dict[str, Any]",
+        options: ExecOptions,
+    ) -> None:
+        self.store = store
+        self.state = state
+        self.process = process
+        self.options = options
+        self.spec = store.config(state.id)
+        self.master = -1
+
+    def make(self) -> int:
+        """Start it; returns its pid."""
+        count, env = create.preserved(self.options.preserve_fds)
+        facts = plan.Facts(self.state.bundle, self.state.rootfs)
+        create.describe_process(facts, self.spec, self.process, self.store.root)
+        facts.env = env
+        facts.fifo = False
+        given = self._open()
+        try:
+            wanted = self._steps(facts, given)
+            with launch.Launch(wanted, given=given) as started:
+                started.handlers = {
+                    sync.HOOKS: lambda: self._limits(started),
+                    sync.READY: lambda: self._ready(started),
+                }
+                return started.run(first=3 + count, placed=self._place)
+        finally:
+            for fd in given.values():
+                os.close(fd)
+
+    def _open(self) -> "dict[str, int]":
+        """The container's process, and its root where it has no mount namespace of its own."""
+        try:
+            given = {"the container": os.pidfd_open(self.state.pid)}
+            if not alive(self.state):  # the number may have become another's before we opened it
+                raise ProcessLookupError
+            return given
+        except ProcessLookupError:
+            raise StoppedExec(id=self.state.id) from None
+
+    def _steps(self, facts: plan.Facts, given: "dict[str, int]") -> "list[steps.Step]":
+        found = plan.labels(self.process, facts)
+        flags = self._other_namespaces()
+        if flags:
+            source = steps.Source("fd", "the container")
+            if flags & plan.CLONE_NEWUSER:
+                found.append(steps.join(source, plan.CLONE_NEWUSER, "user"))
+                found.append(steps.become_root(0))
+                flags &= ~plan.CLONE_NEWUSER
+            found.append(steps.join(source, flags, "container's"))
+        if not flags & plan.CLONE_NEWNS:
+            flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+            given["the root"] = os.open(f"/proc/{self.state.pid}/root", flags)
+            found.append(steps.root(steps.Source("fd", "the root"), False, 0))
+            found.append(steps.pivot(steps.CHROOT))
+        found.append(steps.fork())
+        found.append(steps.setsid())
+        found.append(steps.sync(sync.HOOKS, "limits"))
+        if self.process.get("terminal"):
+            size = self.process.get("consoleSize") or {}
+            uid = self.process["user"]["uid"]
+            rows, columns = size.get("height") or 0, size.get("width") or 0
+            found.append(steps.console(rows, columns, False, uid))
+        found += plan.process(self.process, facts)
+        return found
+
+    def _other_namespaces(self) -> int:
+        flags = 0
+        for name, file in NAMESPACE_FILES.items():
+            try:
+                there = os.stat(f"/proc/{self.state.pid}/ns/{file}").st_ino
+                here = os.stat(f"/proc/self/ns/{file}").st_ino
+            except FileNotFoundError:  # the kernel has no such namespace, or pid 1 has not forked yet
+                continue
+            except OSError as error:
+                raise SystemFailure.of(f"look at the namespaces of {self.state.id}", error) from None
+            if there != here:
+                flags |= plan.FLAGS[name]
+        return flags
+
+    def _place(self, pid: int) -> None:
+        from ocimig.runtime import cgroups
+
+        if self.state.cgroups:
+            cgroups.from_facts(self.state.cgroups).add(pid, self.options.cgroups)
+
+    def _limits(self, started: launch.Launch) -> bytes:
+        limits.apply(started.pid, self.process)
+        return b""
+
+    def _ready(self, started: launch.Launch) -> bytes:
+        if sync.CONSOLE in started.received:
+            self.master = started.received.pop(sync.CONSOLE)
+            if self.options.console_socket:
+                from ocimig.runtime import console
+
+                console.send_fd(self.options.console_socket, self.master, "/dev/console")
+                os.close(self.master)
+                self.master = -1
+        if self.options.pidfd_socket:
+            from ocimig.runtime import console
+
+            with files.Fd(os.pidfd_open(started.pid)) as pidfd:
+                console.send_fd(self.options.pidfd_socket, pidfd, "pidfd")
+        if self.options.pid_file:
+            create.write_pid_file(self.options.pid_file, started.pid)
+        return b""
+
+
