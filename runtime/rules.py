@@ -20,6 +20,9 @@ IPC_SYSCTLS = frozenset(
     )
 )  # fmt: skip
 NEWEST_MINOR = 3
+# Known and checked, but not done: refused, because a container that runs without them would not be
+# the one that was asked for.
+UNSUPPORTED = ("intelRdt", "memoryPolicy", "netDevices")
 
 
 def check(spec: "Doc") -> "Problems":
@@ -43,6 +46,9 @@ def check(spec: "Doc") -> "Problems":
     _intel_rdt(linux.get("intelRdt"), problems)
     for name, device in (linux.get("netDevices") or {}).items():
         _network_device(name, device or {}, spaces, problems)
+    for name in UNSUPPORTED:
+        if linux.get(name):
+            problems.append(("linux." + name, "is not supported by this runtime"))
     return problems
 
 
