@@ -188,3 +188,147 @@ class TreeFailed(OcimigError):
 
     message = "cannot {what} {path}: {reason}"
     code = 20
+
+
+class PreflightRefused(OcimigError):
+    """What was found on the two hosts makes the migration impossible; nothing was changed."""
+
+    message = "refused, nothing was changed: {reasons}"
+    hint = "{fixes}"
+    code = 14
+
+    def __init__(self, *, reasons: str, fixes: str, code: int) -> None:
+        super().__init__(reasons=reasons, fixes=fixes)
+        self.code = code
+
+
+class NotRunning(OcimigError):
+    """Only a running container can move."""
+
+    message = "container {id} is {status}, not running"
+    hint = "{fix}"
+
+
+class MigrationBusy(OcimigError):
+    """The same container is on its way already."""
+
+    message = "container {id} is being migrated by another command"
+    hint = "wait for it to end; its journal is {journal}"
+    code = 11
+
+
+class MigrationUnsettled(OcimigError):
+    """An earlier migration of the container has no known end yet."""
+
+    message = "migration {migration} of container {id} to {target} is not settled: {phase}"
+    hint = "settle it first: ocimig migrate --resume {id}"
+    code = 21
+
+
+class NoSuchMigration(OcimigError):
+    """There is nothing to resume or abort."""
+
+    message = "no unsettled migration of container {id}"
+    hint = "see what runs here: ocimig list"
+    code = 10
+
+
+class MigrationFailed(OcimigError):
+    """The migration was rolled back before the commit: the container runs here as before."""
+
+    message = "{phase}: {reason}; rolled back: container {id} runs here"
+    hint = "{fix}"
+    code = 20
+
+    def __init__(self, *, id: str, phase: str, reason: str, fix: str, code: int = 20) -> None:
+        super().__init__(id=id, phase=phase, reason=reason, fix=fix)
+        self.code = code
+
+
+class MigrationInDoubt(OcimigError):
+    """The far side may or may not run the container, so it is held here."""
+
+    message = "in doubt: container {id} is held frozen here, {target} may run it: {reason}"
+    hint = (
+        "when {target} answers again: ocimig migrate --resume {id}; "
+        "if it never will: ocimig migrate --resume --assume-destination-dead {id}"
+    )
+    code = 21
+
+
+class DestinationRuns(OcimigError):
+    """An abort came too late: the container belongs to the far side."""
+
+    message = "container {id} runs on {target}: it cannot be taken back"
+    hint = "finish here with: ocimig migrate --resume {id}"
+    code = 21
+
+
+class SourceLeftovers(OcimigError):
+    """The container runs on the far side; something of it could not be removed here."""
+
+    message = "container {id} runs on {target}; left over here: {leftovers}"
+    hint = "remove it with: ocimig migrate --resume {id}"
+    code = 22
+
+
+class Fenced(OcimigError):
+    """This host gave the container away; a second copy of it must not start here."""
+
+    message = "container {id} moved to {target} in migration {migration}"
+    hint = "run it there, or remove the record {journal} when that copy is gone for good"
+    code = 11
+
+
+class GoRefused(OcimigError):
+    """The permission to run came too late or twice."""
+
+    message = "migration {migration} is {phase} here: the container does not start"
+    hint = "the source keeps it: ocimig migrate --resume there"
+    code = 20
+
+
+class JournalBroken(OcimigError):
+    """A journal of a migration does not say what journals say."""
+
+    message = "journal {path}: {reason}"
+    hint = "keep a copy of it, find out where the container runs, then remove its directory"
+    code = 21
+
+
+class FileGone(OcimigError):
+    """A file of the host that the container had open cannot be opened again."""
+
+    message = "the container had {path} of its host open: {reason}"
+    hint = "make that file here, then restore again"
+
+
+class NotCheckpointable(OcimigError):
+    """The container is in a state, or of a kind, that cannot be checkpointed."""
+
+    message = "{reason}"
+    hint = "{remedy}"
+
+    def __init__(self, *, reason: str, remedy: str = "") -> None:
+        super().__init__(reason=reason, remedy=remedy)
+
+
+class MountGone(OcimigError):
+    """Sources of bind mounts that the container had are missing on this host."""
+
+    message = "missing on this host, bound into the container at the checkpoint: {paths}"
+    hint = "make them, then restore again; nothing was started"
+
+
+class RestoreFailed(OcimigError):
+    """A restore ended before the container ran; nothing of it is left."""
+
+    message = "cannot restore {id}: {reason}"
+
+
+class LockLeftBehind(OcimigError):
+    """The network of a container stays locked after a checkpoint that did not end."""
+
+    message = "the network of {id} could not be unlocked: {reason}"
+    hint = "try: ocimig recover {id}"
+    code = 22

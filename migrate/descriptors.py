@@ -1,0 +1,138 @@
+"""Descriptors of a container that lead out of it: log files, the host's /dev/null, pipes. Reads only,
+but for `open_again`.
+
+A process that was started with a plain file of the host as its output holds a file that no mount of the
+container shows; CRIU alone refuses it ("Can't lookup mount"). It is declared external and opened again
+by name at restore. Pipes and sockets whose other end is outside are taken from the restorer's own
+standard streams.
+"""
+
+import os
+import stat
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from ocimig.migrate.errors import FileGone
+
+_KEEP = os.O_ACCMODE | os.O_APPEND | os.O_NONBLOCK | os.O_SYNC | os.O_DSYNC
+# Links of /proc/PID/fd that CRIU handles by themselves although their mount is in no mountinfo.
+_NO_PATH = ("pipe:", "socket:", "anon_inode:", "/memfd:", "/SYSV", "/anon_hugepage", "mnt:", "net:",
+            "pid:", "user:", "uts:", "ipc:", "cgroup:", "time:")  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class HostFile:
+    """An open file that belongs to the host. `key` is CRIU's name of it."""
+
+    key: str
+    path: str
+    flags: int
+    position: int
+    mode: int
+    streams: tuple[int, ...] = ()  # which standard streams of the first process it is
+
+    def to_json(self) -> dict[str, Any]:
+        """For the manifest."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "HostFile":
+        """Ignores what it does not know."""
+        known = {item.name for item in fields(cls)}
+        kept = {name: inner for name, inner in value.items() if name in known}
+        return cls(**{**kept, "streams": tuple(kept.get("streams", ()))})
+
+
+def host_files(pids: Iterable[int], mounts: Collection[int], init: int) -> list[HostFile]:
+    """The files of the host that these processes hold open; `mounts` are the ids of the container's."""
+    found: dict[str, HostFile] = {}
+    for pid in pids:
+        for number in _numbers(pid):
+            file = _host_file(pid, number, mounts)
+            if file is None:
+                continue
+            known = found.get(file.key, file)
+            streams = known.streams
+            if pid == init and number < 3:
+                streams = (*streams, number)
+            found[file.key] = HostFile(
+                file.key, known.path, known.flags, known.position, known.mode, streams
+            )
+    return list(found.values())
+
+
+def _numbers(pid: int) -> list[int]:
+    try:
+        return sorted(int(name) for name in os.listdir(f"/proc/{pid}/fd"))
+    except FileNotFoundError:
+        return []
+
+
+def _host_file(pid: int, number: int, mounts: Collection[int]) -> HostFile | None:
+    link = f"/proc/{pid}/fd/{number}"
+    try:
+        path = os.readlink(link)
+        if path.startswith(_NO_PATH) or not path.startswith("/"):
+            return None
+        info = fdinfo(pid, number)
+        if info["mnt_id"] in mounts:
+            return None
+        there = os.stat(link)
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    if not (stat.S_ISREG(there.st_mode) or stat.S_ISCHR(there.st_mode) or stat.S_ISDIR(there.st_mode)):
+        return None
+    if stat.S_ISCHR(there.st_mode) and os.major(there.st_rdev) in {4, 5, 136, 137, 138, 139}:
+        return None  # terminals have their own rules (--shell-job)
+    key = f"file[{info['mnt_id']:x}:{there.st_ino:x}]"
+    return HostFile(key, path, info["flags"], info["pos"], there.st_mode)
+
+
+def fdinfo(pid: int, number: int) -> dict[str, int]:
+    """pos, flags and mnt_id of a descriptor."""
+    with open(f"/proc/{pid}/fdinfo/{number}", "rb") as file:
+        lines = dict(line.split(b":", 1) for line in file.read().splitlines() if b":" in line)
+    return {"pos": int(lines[b"pos"]), "flags": int(lines[b"flags"], 8), "mnt_id": int(lines[b"mnt_id"])}
+
+
+def streams(pid: int) -> list[str]:
+    """What descriptors 0 to 2 of a process are, as runc writes it to descriptors.json."""
+    found = []
+    for number in range(3):
+        try:
+            found.append(os.readlink(f"/proc/{pid}/fd/{number}"))
+        except OSError:
+            found.append("")
+    return found
+
+
+def open_again(file: HostFile, fallback: Sequence[int]) -> int:
+    """The same file on this host, at the same position; the caller owns the descriptor.
+
+    A file that is not there any more is made anew where its directory exists (a log that was rotated);
+    else a standard stream of ours takes its place, where it was a standard stream.
+    """
+    name = file.path.removesuffix(" (deleted)")
+    flags = file.flags & _KEEP | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NOCTTY
+    try:
+        fd = _open_checked(name, flags, file.mode)
+    except OSError as error:
+        if file.streams and file.streams[0] < len(fallback):
+            return os.dup(fallback[file.streams[0]])
+        raise FileGone(path=name, reason=error.strerror or str(error)) from error
+    if stat.S_ISREG(file.mode) and not file.flags & os.O_APPEND:
+        os.lseek(fd, file.position, os.SEEK_SET)
+    return fd
+
+
+def _open_checked(name: str, flags: int, mode: int) -> int:
+    if stat.S_ISREG(mode) and flags & os.O_ACCMODE != os.O_RDONLY:
+        flags |= os.O_CREAT
+    if stat.S_ISDIR(mode):
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
+    fd = os.open(name, flags, 0o600)
+    if stat.S_IFMT(os.fstat(fd).st_mode) != stat.S_IFMT(mode):
+        os.close(fd)
+        raise OSError(0, "it is of another kind now", name)
+    return fd
