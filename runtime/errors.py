@@ -266,3 +266,10 @@ class CannotRunHere(OcimigError):
 
     message = "{what}: {reason}"
     hint = "{advice}"
+
+
+class NoSubCgroup(OcimigError):
+    """exec --cgroup names a cgroup that the container does not have below its own."""
+
+    message = "cannot use cgroup {text}: {reason}"
+    hint = "a process in the container must make it first, below /sys/fs/cgroup"

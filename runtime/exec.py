@@ -5,7 +5,7 @@ import os
 from ocimig import files
 from ocimig.errors import SystemFailure
 from ocimig.runtime import create, launch, limits, plan, steps, sync
-from ocimig.runtime.errors import ConsoleMismatch, PausedExec, StoppedExec
+from ocimig.runtime.errors import ConsoleMismatch, NoSubCgroup, PausedExec, StoppedExec
 from ocimig.runtime.state import CREATED, PAUSED, RUNNING, ContainerState, alive, status
 
 TYPE_CHECKING = False
@@ -219,8 +219,28 @@ class Addition:
     def _place(self, pid: int) -> None:
         from ocimig.runtime import cgroups
 
-        if self.state.cgroups:
-            cgroups.from_facts(self.state.cgroups).add(pid, self.options.cgroups)
+        if not self.state.cgroups:
+            return
+        cgroups.from_facts(self.state.cgroups).add(pid)
+        for text in self.options.cgroups:
+            self._place_below(pid, text)
+
+    def _place_below(self, pid: int, text: str) -> None:
+        """--cgroup [CONTROLLER[,CONTROLLER]:]PATH: a cgroup that the container made below its own."""
+        names, colon, path = text.rpartition(":")
+        controllers = names.split(",") if colon else list(self.state.cgroups)
+        for controller in controllers:
+            own = self.state.cgroups.get(controller, "")
+            below = os.path.normpath(f"{own}/{path}")
+            if not own.startswith("/") or not (below == own or below.startswith(own + "/")):
+                if not colon:
+                    continue  # not a path: a fact of another kind
+                raise NoSubCgroup(text=text, reason=f"the container has no {controller} cgroup")
+            try:
+                with files.Fd(os.open(f"{below}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)) as fd:
+                    os.write(fd, str(pid).encode())
+            except OSError as error:
+                raise NoSubCgroup(text=text, reason=f"{below}: {error.strerror}") from None
 
     def _limits(self, started: launch.Launch) -> bytes:
         limits.apply(started.pid, self.process)

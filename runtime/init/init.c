@@ -1052,6 +1052,7 @@ int main(int argc, char **argv)
 		return 125;
 	sock = atoi(argv[1]);
 	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+	prctl(PR_SET_NAME, "ocimig-init", 0, 0, 0);
 	for (int n = 1; n < 65; n++)
 		signal(n, SIG_DFL);
 	sigemptyset(&none);
