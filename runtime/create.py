@@ -122,6 +122,7 @@ class Making:
             with launch.Launch(plan.plan(self.spec, facts), given=given) as started:
                 started.handlers = {
                     sync.MAPS: lambda: self._maps(started),
+                    sync.OFFSETS: lambda: self._clocks(started),
                     sync.HOOKS: lambda: self._hooks(started),
                     sync.READY: lambda: self._ready(started),
                 }
@@ -164,6 +165,10 @@ class Making:
 
     def _maps(self, started: launch.Launch) -> bytes:
         launch.id_maps(started.child, self.spec["linux"])
+        return b""
+
+    def _clocks(self, started: launch.Launch) -> bytes:
+        launch.clocks(started.child, plan.clock_offsets(self.spec))
         return b""
 
     def _hooks(self, started: launch.Launch) -> bytes:

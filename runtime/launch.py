@@ -201,6 +201,11 @@ def id_maps(pid: int, linux: "dict[str, Any]") -> None:
         _write(f"/proc/{pid}/{name}_map", "\n".join(lines) + "\n")
 
 
+def clocks(pid: int, offsets: str) -> None:
+    """Set the clocks of the time namespace that the children of `pid` will be in."""
+    _write(f"/proc/{pid}/timens_offsets", offsets)
+
+
 def _write(path: str, text: str) -> None:
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)

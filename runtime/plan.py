@@ -118,15 +118,19 @@ def _enter(spec: "dict[str, Any]", new: "list[str]", joined: "dict[str, str]") -
         flags |= FLAGS[name] & ~CLONE_NEWUSER
     if flags:
         found.append(steps.unshare(flags, " ".join(name for name in new if name != "user")))
+    if clock_offsets(spec):
+        found.append(steps.sync(sync.OFFSETS, "the clocks of the time namespace"))
+    return found
+
+
+def clock_offsets(spec: "dict[str, Any]") -> str:
+    """linux.timeOffsets as /proc/PID/timens_offsets takes them, or "". time_namespaces(7)."""
     offsets = spec.get("linux", {}).get("timeOffsets") or {}
-    lines = [
+    return "".join(
         f"{clock} {offsets[clock].get('secs') or 0} {offsets[clock].get('nanosecs') or 0}\n"
         for clock in CLOCKS
         if clock in offsets
-    ]
-    if lines:
-        found.append(steps.write("/proc/self/timens_offsets", "".join(lines)))
-    return found
+    )
 
 
 def _file_system(
