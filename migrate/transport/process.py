@@ -93,19 +93,19 @@ class ProcessChannel:
         return self._tail.text()
 
     def close(self) -> None:
-        """See Channel. The whole process group is ended."""
+        """See Channel. What does not end by itself is ended, with its whole process group."""
         self._stdin.close()
         self._stdout.close()
         if not self._ends():
-            self._signal(signal.SIGTERM)
-            if not self._ends():
-                self._signal(signal.SIGKILL)
-                self._process.wait()
-        self._listener.join(_PATIENCE)
-        if (
-            not self._listener.is_alive()
-        ):  # a grandchild may hold the pipe; closing under a reader is worse
-            self._stderr.close()
+            self.end()
+        self._listener.join(0.2)  # a grandchild may hold the pipe: the thread then outlives us
+
+    def end(self) -> None:
+        """End the process group now."""
+        self._signal(signal.SIGTERM)
+        if not self._ends():
+            self._signal(signal.SIGKILL)
+            self._process.wait()
 
     def _ends(self) -> bool:
         try:
@@ -115,14 +115,13 @@ class ProcessChannel:
         return True
 
     def _signal(self, number: int) -> None:
-        try:
+        if self._process.poll() is None:  # else its number may belong to somebody else
             os.killpg(self._process.pid, number)
-        except ProcessLookupError:
-            pass
 
     def _listen(self) -> None:
-        while data := os.read(self._stderr.fileno(), 1 << 16):
-            self._tail.add(data)
+        with self._stderr:  # closed by its only reader, never under it
+            while data := os.read(self._stderr.fileno(), 1 << 16):
+                self._tail.add(data)
 
     def _why(self) -> str:
         """What the process said last, once it is over."""
