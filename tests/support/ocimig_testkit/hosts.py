@@ -4,6 +4,9 @@
         ├── br0 of host a (TOKEN-a, 10.77.0.11) ── containers
         └── br0 of host b (TOKEN-b, 10.77.0.12) ── containers
 
+A host has a mount namespace of its own as well, with its own /srv for bundles and a tmpfs at /run, and
+a cgroup of its own in every hierarchy, so that both may hold a container of one name in one place.
+
 The namespaces are entered by nsenter, not `ip netns exec`: that one mounts a new /sys, and a /sys
 without the cgroup hierarchies makes CRIU and every runtime do other things than on a real host.
 """
@@ -36,8 +39,12 @@ class Host:
         self.directory = pair.directory / name
         self.directory.mkdir(parents=True)
         self.root = self.directory / "state"
-        self.enter = ("nsenter", f"--net=/run/netns/{self.namespace}")
+        self.bundles = self.directory / "srv"  # what the host itself sees at /srv
+        self.bundles.mkdir()
+        self.enter = (str(self.directory / "enter"),)
+        self.holder: subprocess.Popen[bytes] | None = None
         self.daemon: subprocess.Popen[bytes] | None = None
+        self.cgroups: list[Path] = []
         self.ocimig = Ocimig(self.root, name=name)
         self.ocimig.prefix = self.enter
         self.log = self.directory / "sshd.log"
@@ -70,6 +77,35 @@ class Host:
         _do("ip", "-n", self.namespace, "address", "add", f"{self.address}/24", "dev", "br0")
         _do("ip", "-n", self.namespace, "link", "set", "br0", "up")
         _do("ip", "-n", switch, "link", "set", cable, "master", "sw0", "up")
+        self._enclose()
+
+    def _enclose(self) -> None:
+        """Its mount namespace, held open by a process, and its cgroups; `enter` goes into all."""
+        joining = []
+        for cgroup in own_cgroups():
+            place = cgroup / self.namespace
+            place.mkdir()
+            for name in ("cpuset.cpus", "cpuset.mems"):
+                if (cgroup / name).exists() and (place / name).exists():
+                    (place / name).write_text((cgroup / name).read_text())
+            if (cgroup / "cgroup.controllers").exists() and cgroup == Path("/sys/fs/cgroup"):
+                place /= "host"  # version 2: a cgroup with processes can have none with limits below
+                place.mkdir()
+            joining.append(f"echo $$ >{place}/cgroup.procs")
+        self.cgroups = [cgroup / self.namespace for cgroup in own_cgroups()]
+        net = f"--net=/run/netns/{self.namespace}"
+        setup = f"mount --bind {self.bundles} /srv && mount -t tmpfs tmpfs /run && mkdir /run/sshd"
+        ready = self.directory / "ready"
+        script = f"{setup} && : >{ready} && exec sleep infinity"
+        self.holder = subprocess.Popen(
+            ["nsenter", net, "unshare", "--mount", "--propagation", "slave", "sh", "-c", script],
+            stdin=subprocess.DEVNULL,
+        )
+        until(ready.exists, f"the mount namespace of host {self.name}", 10, 0.01)
+        mounts = f"--mount=/proc/{self.holder.pid}/ns/mnt"
+        enter = self.directory / "enter"
+        enter.write_text("#!/bin/sh\n" + "\n".join(joining) + f'\nexec nsenter {net} {mounts} "$@"\n')
+        enter.chmod(0o755)
 
     def serve(self) -> None:
         """Start its sshd: our key only, and `ocimig` in PATH with this host's state root."""
@@ -85,7 +121,6 @@ class Host:
             f"SetEnv OCIMIG_TEST_SESSION={TOKEN}\n"
             "MaxSessions 64\nMaxStartups 64\n"
         )
-        os.makedirs("/run/sshd", exist_ok=True)
         self.daemon = subprocess.Popen(
             [*self.enter, find("sshd"), "-D", "-f", str(config), "-E", str(self.log)],
             stdin=subprocess.DEVNULL,
@@ -111,9 +146,54 @@ class Host:
         if self.daemon is not None:
             self.daemon.terminate()
             self.daemon.wait(10)
+        if self.holder is not None:
+            self.holder.kill()
+            self.holder.wait(10)
+        for cgroup in self.cgroups:
+            failed += remove_cgroup(cgroup)
         if Path(f"/run/netns/{self.namespace}").exists():
             _do("ip", "netns", "del", self.namespace)
         return failed
+
+
+def own_cgroups() -> list[Path]:
+    """Our own cgroup in every hierarchy that is mounted."""
+    found = []
+    ours = {}
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, names, path = line.split(":", 2)
+        ours.update(dict.fromkeys(names.split(","), path))
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        fields = line.split()
+        kind, options = fields[fields.index("-") + 1], fields[-1].split(",")
+        if kind == "cgroup2":
+            found.append(Path(fields[4] + ours[""]))
+        elif kind == "cgroup":
+            name = next(option for option in options if option in ours)
+            found.append(Path(fields[4] + ours[name]))
+    return list(dict.fromkeys(found))
+
+
+def remove_cgroup(cgroup: Path) -> list[str]:
+    """Remove a cgroup and those below it; what hinders."""
+    failed = []
+    below = [Path(directory) for directory, _, _ in os.walk(cgroup)]
+    for directory in reversed(below):
+        try:
+            until(lambda path=directory: _removed(path), f"{directory} to be empty", 5, 0.02)
+        except AssertionError as error:
+            failed.append(str(error))
+    return failed
+
+
+def _removed(cgroup: Path) -> bool:
+    try:
+        cgroup.rmdir()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 class HostPair:
