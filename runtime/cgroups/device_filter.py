@@ -34,6 +34,7 @@ _MOV_K = 0xB4  # BPF_ALU | BPF_MOV | BPF_K: w_dst = imm
 _MOV_X = 0xBC  # BPF_ALU | BPF_MOV | BPF_X: w_dst = w_src
 _RSH_K = 0x74  # BPF_ALU | BPF_RSH | BPF_K
 
+
 def instruction(code: int, dst: int = 0, src: int = 0, off: int = 0, imm: int = 0) -> bytes:
     """struct bpf_insn in the byte order of this machine."""
     return struct.pack("=BBhi", code, src << 4 | dst, off, imm)

@@ -4,7 +4,7 @@ The result is a default (nothing, or everything) and exceptions to it. That is a
 and v2's program is generated from the same value, so a config means the same on every host.
 """
 
-from ocimig.runtime.cgroups.errors import DevicesRefused
+from ocimig.runtime.errors import DevicesRefused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import select
 import time
 
 from ocimig.runtime.cgroups import tree
-from ocimig.runtime.cgroups.errors import FreezeFailed
+from ocimig.runtime.errors import FreezeFailed
 
 _NAP = 0.0001
 _LONGEST_NAP = 0.02

@@ -7,7 +7,7 @@ and a v2 mount beside them, mostly at /sys/fs/cgroup/unified) and v2 (one mount 
 import os
 
 from ocimig import files
-from ocimig.runtime.cgroups.errors import NoCgroups
+from ocimig.runtime.errors import NoCgroups
 
 MOUNTPOINT = "/sys/fs/cgroup"
 UNIFIED = "unified"  # the key under which a v2 path stands beside the names of v1 controllers
@@ -21,7 +21,9 @@ class Hierarchy:
 
     __slots__ = ("controllers", "mountpoint", "own", "root")
 
-    def __init__(self, controllers: "tuple[str, ...]", mountpoint: str, root: str, own: str) -> None:
+    def __init__(
+        self, controllers: "tuple[str, ...]", mountpoint: str, root: str, own: str
+    ) -> None:
         self.controllers = controllers
         self.mountpoint = mountpoint
         self.root = root
@@ -89,13 +91,11 @@ def _decide(top: bytes, v1: "list[Hierarchy]", v2: "list[Hierarchy]") -> Layout:
 
 def controllers_of(options: str) -> "tuple[str, ...]":
     """The controllers a v1 mount's super options name: "rw,cpu,cpuacct" → cpu, cpuacct."""
-    names = []
-    for option in options.split(","):
-        if option.startswith("name="):
-            names.append(option)
-        elif option not in _OPTIONS and "=" not in option:
-            names.append(option)
-    return tuple(names)
+    return tuple(
+        option
+        for option in options.split(",")
+        if option.startswith("name=") or ("=" not in option and option not in _OPTIONS)
+    )
 
 
 def own_paths(text: bytes) -> "dict[str, str]":

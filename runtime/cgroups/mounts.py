@@ -4,8 +4,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ocimig.runtime.cgroups.layout import Layout
 
-from ocimig.runtime.cgroups.layout import UNIFIED
-
 TMPFS = "tmpfs"  # a new tmpfs (mode 755), read-only in the end when the config says so
 BIND = "bind"  # the container's own directory of a hierarchy, recursively
 MOUNT = "mount"  # the hierarchy itself, mounted in the container's cgroup namespace
@@ -50,9 +48,9 @@ def view_v1(
 ) -> "list[Piece]":
     """A tmpfs with one directory for each hierarchy, named as on the host, and links for shared ones."""
     if layout is None:
-        from ocimig.runtime.cgroups import layout as layouts
+        from ocimig.runtime.cgroups.layout import read
 
-        layout = layouts.read()
+        layout = read()
     pieces = [Piece(TMPFS, "", source="tmpfs", fstype="tmpfs", data="mode=755")]
     links = []
     for hierarchy in layout.v1:
@@ -68,13 +66,15 @@ def view_v1(
         else:
             pieces.append(Piece(BIND, name, source=own))
         if len(hierarchy.controllers) > 1:
-            links += [Piece(LINK, each, source=name) for each in hierarchy.controllers if each != name]
+            links += [
+                Piece(LINK, each, source=name) for each in hierarchy.controllers if each != name
+            ]
     return pieces + links
 
 
 def _own(controllers: "tuple[str, ...]", paths: "dict[str, str]") -> "str | None":
     for name in controllers:
-        if name in paths and name != UNIFIED:
+        if name in paths:
             return paths[name]
     return None
 

@@ -1,8 +1,8 @@
 """linux.resources → files of cgroup v1. Pure: asks the machine only through `Cgroupfs`."""
 
 from ocimig import log
-from ocimig.runtime.cgroups.errors import LimitRefused
 from ocimig.runtime.cgroups.write import AGAIN, IF_THERE, Write, device, limit
+from ocimig.runtime.errors import LimitRefused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def plan(resources: "Resources", host: "Cgroupfs") -> "list[Write]":
             controller="unified", reason="invalid configuration: cannot use unified on cgroup v1"
         )
     return [
-        *plan_cpuset(resources),
+        *_cpuset(resources),
         *_memory(resources.get("memory") or {}, host),
         *_cpu(resources.get("cpu") or {}),
         *_pids(resources.get("pids")),
@@ -39,12 +39,14 @@ def plan(resources: "Resources", host: "Cgroupfs") -> "list[Write]":
 
 
 def before_joining(resources: "Resources") -> "list[Write]":
-    """What must be set before a process joins: a real-time process cannot enter a cgroup without a share."""
-    return _real_time(resources.get("cpu") or {})
+    """The processors and memory nodes, so that nobody runs elsewhere first, and the real-time share,
+
+    without which a real-time process cannot enter.
+    """
+    return [*_cpuset(resources), *_real_time(resources.get("cpu") or {})]
 
 
-def plan_cpuset(resources: "Resources") -> "list[Write]":
-    """The processors and the memory nodes: set before joining, so that nobody runs elsewhere first."""
+def _cpuset(resources: "Resources") -> "list[Write]":
     cpu = resources.get("cpu") or {}
     names = (("cpus", "cpuset.cpus"), ("mems", "cpuset.mems"))
     return [Write("cpuset", file, cpu[name]) for name, file in names if cpu.get(name)]
@@ -153,8 +155,8 @@ def _blkio(block: "dict[str, Any]", host: "Cgroupfs") -> "list[Write]":
         if weight := limit(row, "leafWeight"):
             writes.append(Write("blkio", "blkio.leaf_weight_device", f"{device(row)} {weight}"))
     for name, file in _THROTTLES:
-        for row in block.get(name) or []:
-            writes.append(Write("blkio", file, f"{device(row)} {limit(row, 'rate')}"))
+        rows = block.get(name) or []
+        writes += [Write("blkio", file, f"{device(row)} {limit(row, 'rate')}") for row in rows]
     return writes
 
 

@@ -1,9 +1,9 @@
 """linux.resources → files of cgroup v2, with its values where the two versions count differently. Pure."""
 
 from ocimig import log
-from ocimig.runtime.cgroups.errors import LimitRefused
 from ocimig.runtime.cgroups.plan_v1 import pids_max, rdma_values
 from ocimig.runtime.cgroups.write import AGAIN, IF_THERE, Write, device, limit
+from ocimig.runtime.errors import LimitRefused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,7 +43,9 @@ def _warn(resources: "Resources", cpu: "dict[str, Any]") -> None:
     if limit(memory, "kernel") or limit(memory, "kernelTCP"):
         log.warning("kernel memory limits are ignored: cgroup v2 has none")
     if memory.get("disableOOMKiller"):
-        log.warning("memory.disableOOMKiller is ignored: cgroup v2 cannot switch the OOM killer off")
+        log.warning(
+            "memory.disableOOMKiller is ignored: cgroup v2 cannot switch the OOM killer off"
+        )
     if memory.get("swappiness") not in {None, -1, 2**64 - 1}:
         log.warning("memory.swappiness is ignored: cgroup v2 has none")
     if limit(cpu, "realtimePeriod") or limit(cpu, "realtimeRuntime"):
@@ -125,9 +127,10 @@ def _io(block: "dict[str, Any]", host: "Cgroupfs") -> "list[Write]":
             writes.append(Write("io", "io.weight", io_weight(weight)))
     # a single number in the file: a kernel before 5.4, which knows no weight per device
     if bfq and not host.value("io", "io.bfq.weight").isdigit():
-        for row in block.get("weightDevice") or []:
-            if weight := limit(row, "weight"):
-                writes.append(Write("io", "io.bfq.weight", f"{device(row)} {weight}"))
+        rows = [(device(row), limit(row, "weight")) for row in block.get("weightDevice") or []]
+        writes += [
+            Write("io", "io.bfq.weight", f"{name} {weight}") for name, weight in rows if weight
+        ]
     if limit(block, "leafWeight"):
         log.warning("blockIO.leafWeight is ignored: cgroup v2 has none")
     for name, key in _THROTTLES:
@@ -205,8 +208,7 @@ def _unified(unified: "dict[str, str]") -> "list[Write]":
                 reason=f'unified resource "{name}" must be in the form CONTROLLER.PARAMETER',
             )
         # each line is a request of its own: io.max takes one device a write
-        for line in value.strip("\n").split("\n"):
-            writes.append(Write(controller, name, line))
+        writes += [Write(controller, name, line) for line in value.strip("\n").split("\n")]
     return writes
 
 

@@ -6,25 +6,25 @@ import time
 
 from ocimig import log
 from ocimig.runtime.cgroups import tree
-from ocimig.runtime.cgroups.apply import perform
-from ocimig.runtime.cgroups.errors import (
+from ocimig.runtime.errors import (
     CgroupBusy,
     CgroupDenied,
     CgroupFrozen,
     CgroupNotEmpty,
     DevicesRefused,
+    NoSubCgroup,
 )
-from ocimig.runtime.cgroups.layout import UNIFIED
-from ocimig.runtime.cgroups.write import Cgroupfs, Write
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     from ocimig.runtime.cgroups.mounts import Piece
+    from ocimig.runtime.cgroups.write import Write
 
     Resources = dict[str, Any]
 
+UNIFIED = "unified"
 SIGKILL = 9
 FREEZE_SECONDS = 10.0
 DELETE_SECONDS = 5.0
@@ -152,36 +152,49 @@ class CgroupV2:
             except FileNotFoundError:
                 pass  # a file of a controller that is not on here
 
-    def add(self, pid: int) -> None:
-        """Put a process into it; into the part the container made for its own init, where it moved there."""
+    def joins(self) -> "list[tuple[str, str]]":
+        """Nothing: v2 has no file that takes a process without the kernel's lock; see fork_into()."""
+        return []
+
+    def fork_into(self) -> str:
+        """The directory for clone3(CLONE_INTO_CGROUP): the child starts in it, without the wait of add()."""
+        return self.path if self.joined else ""
+
+    def add(self, pid: int, within: "list[str] | None" = None) -> None:
+        """Put a process into it; `within` is exec's --cgroup, a part below.
+
+        A container's init may have moved into a cgroup it made (systemd does). Then ours takes no
+        process any more (no internal processes) and the new one goes where the oldest is.
+        """
         if not self.joined:
             return
+        target = self._below(within) if within else self.path
         try:
-            tree.write(f"{self.path}/cgroup.procs", str(pid))
+            tree.write(f"{target}/cgroup.procs", str(pid))
         except OSError as error:
-            # With controllers on for its children a cgroup takes no process (no internal processes).
-            if error.errno != errno.EBUSY:
-                raise CgroupDenied(path=self.path, reason=error.strerror) from error
-            self._add_below(pid, error)
+            home = "" if within or error.errno != errno.EBUSY else self._oldest()
+            if not home:
+                raise CgroupDenied(path=target, reason=error.strerror or str(error)) from error
+            tree.write(f"{home}/cgroup.procs", str(pid))
 
-    def _add_below(self, pid: int, error: OSError) -> None:
-        for directory in tree.below(self.path):
-            if directory != self.path and tree.pids(directory, recursive=False):
-                try:
-                    tree.write(f"{directory}/cgroup.procs", str(pid))
-                except OSError:
-                    continue
-                return
-        raise CgroupDenied(
-            path=self.path,
-            reason=f"{error.strerror}: it has controllers on for cgroups below it",
-        ) from error
+    def _below(self, within: "list[str]") -> str:
+        from ocimig.runtime.cgroups.join import inside, subgroups
+
+        parts = subgroups(within)
+        if parts.keys() - {""}:
+            raise NoSubCgroup(text=within[0], reason="v2 has no controllers by name")
+        return inside(self.path, parts.get("", ""))
+
+    def _oldest(self) -> str:
+        """The directory with the lowest pid."""
+        found = [(tree.pids(path, recursive=False), path) for path in tree.below(self.path)]
+        return min(((pids[0], path) for pids, path in found if pids), default=(0, ""))[1]
 
     # -- limits --------------------------------------------------------------------------------
 
     def plan(self, resources: "Resources", *, update: bool = False) -> "list[tuple[str, str]]":
         """Every value apply() would write, in its order; the device program as the rules it was made of."""
-        rows = [(self._file(write), write.value) for write in self._writes(resources, update)]
+        rows = [(self._file(write), write.value) for write in self._writes(resources)]
         if not update or resources.get("devices") is not None:
             from ocimig.runtime.cgroups import devices
 
@@ -194,14 +207,19 @@ class CgroupV2:
         """Write the limits. A fresh cgroup gets the device program, an update only where it names devices."""
         if not self.joined:
             return
-        perform(self._writes(resources, update), self._file)
+        writes = self._writes(resources)
+        if writes:
+            from ocimig.runtime.cgroups.write import perform
+
+            perform(writes, self._file)
         if not update or resources.get("devices") is not None:
             self._apply_devices(resources)
 
-    def _writes(self, resources: "Resources", update: bool) -> "list[Write]":
+    def _writes(self, resources: "Resources") -> "list[Write]":
         if not resources or resources.keys() == {"devices"}:
             return []
         from ocimig.runtime.cgroups import plan_v2
+        from ocimig.runtime.cgroups.write import Cgroupfs
 
         return plan_v2.plan(resources, Cgroupfs(self._has, self._value))
 
@@ -216,7 +234,7 @@ class CgroupV2:
                 return
             raise DevicesRefused(reason=f"bpf: {error.strerror}") from error
 
-    def _file(self, write: Write) -> str:
+    def _file(self, write: "Write") -> str:
         return f"{self.path}/{write.file}"
 
     def _has(self, _controller: str, file: str) -> bool:
@@ -305,4 +323,6 @@ def enable(path: str) -> None:
             try:
                 tree.write(file, name)
             except OSError as error:
-                log.debug(f"controller {name} of {path} stays off for its children: {error.strerror}")
+                log.debug(
+                    f"controller {name} of {path} stays off for its children: {error.strerror}"
+                )
