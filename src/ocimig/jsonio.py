@@ -48,8 +48,8 @@ def loads(text: "str | bytes") -> "Any":
     are refused.
     """
     if isinstance(text, bytes):
-        text = text.decode("utf-8-sig")
-    elif text.startswith("\ufeff"):
+        text = text.decode()  # "utf-8-sig" would be one more module to load
+    if text.startswith("\ufeff"):
         text = text[1:]
     _check_depth(text)
     start = _skip(text, 0)
