@@ -57,9 +57,12 @@ def plan(capabilities: "dict[str, Any] | None", *, available: int) -> Capability
     # capset(2): effective within permitted; inheritable within the bounding set
     _within(masks, "effective", masks["permitted"], "permitted", warnings)
     _within(masks, "inheritable", masks["bounding"], "bounding", warnings)
-    for name in names_of(masks["ambient"] & ~(masks["permitted"] & masks["inheritable"])):
-        warnings.append(f"can't raise ambient capability {name}: it is not permitted and inheritable")
-    masks["ambient"] &= masks["permitted"] & masks["inheritable"]
+    raisable = masks["permitted"] & masks["inheritable"]
+    warnings += [
+        f"can't raise ambient capability {name}: it is not permitted and inheritable"
+        for name in names_of(masks["ambient"] & ~raisable)
+    ]
+    masks["ambient"] &= raisable
     return CapabilityPlan(masks, warnings)
 
 

@@ -143,7 +143,9 @@ def _mounts(mounts: "Any", problems: "Problems") -> None:
         if mapped and not bind:
             problems.append((where, "id-mapped mounts are only supported for bind-mounts"))
         if sum(map(len, options)) + len(options) > 4096:
-            problems.append((where + ".options", "are longer than the 4096 bytes that mount(2) takes"))
+            problems.append(
+                (where + ".options", "are longer than the 4096 bytes that mount(2) takes")
+            )
 
 
 def _mappings(spec: "Doc", linux: "Doc", spaces: "dict[str, str]", problems: "Problems") -> None:
@@ -188,7 +190,8 @@ def _mapping(rows: "Any", where: str, problems: "Problems") -> None:
             if first + row["size"] > 1 << 32:
                 problems.append((f"{where}[{number}]", f"reaches beyond {side} 4294967295"))
         taken.sort()
-        for before, after in zip(taken, taken[1:], strict=False):
+        for at, after in enumerate(taken[1:]):
+            before = taken[at]
             if after[0] < before[1]:
                 words = f"overlaps row {before[2]} in {side}"
                 problems.append((f"{where}[{after[2]}]", words))
@@ -227,12 +230,18 @@ def sysctl_refusal(written: str, spaces: "dict[str, str]") -> str:
     """Why a sysctl may not be set with these namespaces, or an empty string."""
     name = sysctl_name(written)
     parts = name.split(".")
-    if not all(parts) or any(piece in ("", ".", "..") for part in parts for piece in part.split("/")):
+    if not all(parts) or any(
+        piece in ("", ".", "..") for part in parts for piece in part.split("/")
+    ):
         return "is not the name of a sysctl"
     if name in IPC_SYSCTLS or name.startswith("fs.mqueue."):
-        return "" if "ipc" in spaces else f'sysctl "{name}" is not allowed in the hosts ipc namespace'
+        return (
+            "" if "ipc" in spaces else f'sysctl "{name}" is not allowed in the hosts ipc namespace'
+        )
     if name.startswith("net."):
-        return "" if "network" in spaces else f'sysctl "{name}" not allowed in host network namespace'
+        return (
+            "" if "network" in spaces else f'sysctl "{name}" not allowed in host network namespace'
+        )
     if name.startswith("user."):
         if "user" in spaces:
             return ""
@@ -254,7 +263,9 @@ def _devices(linux: "Doc", problems: "Problems") -> None:
         for name, bits in (("major", 12), ("minor", 20)):
             value = device.get(name) or 0
             if not 0 <= value < 1 << bits:
-                problems.append((f"{where}.{name}", f"must be from 0 to {(1 << bits) - 1}, is {value}"))
+                problems.append(
+                    (f"{where}.{name}", f"must be from 0 to {(1 << bits) - 1}, is {value}")
+                )
     rules = (linux.get("resources") or {}).get("devices") or ()
     for number, rule in enumerate(rules):
         access = rule.get("access") or ""
@@ -273,7 +284,9 @@ def _seccomp(seccomp: "Doc | None", problems: "Problems") -> None:
     where, default = "linux.seccomp", seccomp["defaultAction"]
     notify = default == "SCMP_ACT_NOTIFY"
     if notify:
-        problems.append((where + ".defaultAction", "SCMP_ACT_NOTIFY cannot be used as default action"))
+        problems.append(
+            (where + ".defaultAction", "SCMP_ACT_NOTIFY cannot be used as default action")
+        )
     with_errno = ("SCMP_ACT_ERRNO", "SCMP_ACT_TRACE")
     if seccomp.get("defaultErrnoRet") is not None and default not in with_errno:
         problems.append((where + ".defaultErrnoRet", f"{default} has no errno"))
@@ -314,7 +327,9 @@ def _intel_rdt(rdt: "Doc | None", problems: "Problems") -> None:
         problems.append(("linux.intelRdt.closID", f"is {shown(group)}, must be one directory name"))
 
 
-def _network_device(name: str, device: "Doc", spaces: "dict[str, str]", problems: "Problems") -> None:
+def _network_device(
+    name: str, device: "Doc", spaces: "dict[str, str]", problems: "Problems"
+) -> None:
     where = inside("linux.netDevices", name)
     if "network" not in spaces:
         problems.append((where, "unable to move network devices without a NET namespace"))

@@ -139,7 +139,7 @@ def parse_user(text: str) -> "tuple[int, int | None]":
 def _id(text: str, what: str) -> int:
     # isdecimal() alone also takes full-width and other digits
     if not (text.isascii() and text.isdecimal()):
-        raise ValueError(f"bad {what}: {ascii(text)} is not a number")
+        raise ValueError(f"bad {what}: {text!a} is not a number")
     if len(text) > 10 or int(text) > 0xFFFFFFFE:
         raise ValueError(f"bad {what}: {text[:40]} is above 4294967294")
     return int(text)

@@ -6,6 +6,7 @@ The library is loaded only when a filter is asked for: most commands never need 
 import ctypes
 import errno
 import os
+import struct
 
 from ocimig.runtime.linux import syscalls
 from ocimig.runtime.linux.seccomp_prelude import INSTRUCTION, MAX_INSTRUCTIONS, Filter, prelude
@@ -49,22 +50,14 @@ OPERATORS = {
     "SCMP_CMP_MASKED_EQ": 7,
 }
 NR_SCMP_ERROR = -1
+# The kernel takes 4096 instructions; libseccomp's time grows with the square of the rules.
+MAX_RULES = 20_000
 # libseccomp's own token, because its audit architecture is that of x86-64
 SCMP_ARCH_X32 = 0x4000003E
 AUDIT_ARCH_X86_64 = 0xC000003E
 
 
-class _Compare(ctypes.Structure):
-    """struct scmp_arg_cmp."""
-
-    _fields_ = (
-        ("arg", ctypes.c_uint),
-        ("op", ctypes.c_int),
-        ("datum_a", ctypes.c_uint64),
-        ("datum_b", ctypes.c_uint64),
-    )
-
-
+_COMPARE = struct.Struct("@IiQQ")  # struct scmp_arg_cmp
 _library: "ctypes.CDLL | None" = None
 
 
@@ -89,7 +82,7 @@ def library() -> ctypes.CDLL:
     found.seccomp_syscall_resolve_name_arch.argtypes = (ctypes.c_uint32, ctypes.c_char_p)
     found.seccomp_attr_set.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.c_uint32)
     found.seccomp_rule_add_array.argtypes = (
-        ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_uint, ctypes.POINTER(_Compare),
+        ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_uint, ctypes.c_char_p,
     )  # fmt: skip
     found.seccomp_export_bpf.argtypes = (ctypes.c_void_p, ctypes.c_int)
     _library = found
@@ -142,12 +135,17 @@ def compile_filter(seccomp: "dict[str, Any]") -> Filter:
     for a program that is longer than the kernel takes.
     """
     lib = library()
+    rules = sum(
+        len(c["names"]) * max(1, len(c.get("args") or ())) for c in seccomp.get("syscalls") or ()
+    )
+    if rules > MAX_RULES:
+        raise OSError(errno.E2BIG, f"{rules} rules are more than any kernel takes")
     default = action(seccomp["defaultAction"], seccomp.get("defaultErrnoRet"))
     context = lib.seccomp_init(default)
     if not context:
         raise OSError(errno.EINVAL, f"libseccomp does not know {seccomp['defaultAction']}")
     try:
-        tokens = _add_architectures(lib, context, seccomp.get("architectures") or ())
+        tokens = _add_architectures(lib, context, seccomp.get("architectures") or [])
         calls = seccomp.get("syscalls") or ()
         if sum(len(call["names"]) for call in calls) > 32:
             # a binary tree instead of a chain; libseccomp before 2.5 has none, and does not need one
@@ -171,7 +169,11 @@ def compile_filter(seccomp: "dict[str, Any]") -> Filter:
 
 
 # what a filter lets through by itself, and ENOSYS itself, need no prelude
-_PERMISSIVE = (ACTIONS["SCMP_ACT_ALLOW"], ACTIONS["SCMP_ACT_LOG"], action("SCMP_ACT_ERRNO", errno.ENOSYS))
+_PERMISSIVE = (
+    ACTIONS["SCMP_ACT_ALLOW"],
+    ACTIONS["SCMP_ACT_LOG"],
+    action("SCMP_ACT_ERRNO", errno.ENOSYS),
+)
 
 
 def _flags(names: "list[str] | None") -> int:
@@ -197,7 +199,9 @@ def _add_architectures(lib: ctypes.CDLL, context: int, names: "list[str]") -> "l
         if token not in tokens:
             tokens.append(token)
             if lib.seccomp_arch_add(context, token) < 0:
-                raise OSError(errno.EINVAL, f"{name} cannot be filtered together with this machine's own")
+                raise OSError(
+                    errno.EINVAL, f"{name} cannot be filtered together with this machine's own"
+                )
     return tokens
 
 
@@ -221,7 +225,7 @@ def _add_call(
                 raise OSError(-result, words)
 
 
-def _alternatives(rows: "Any") -> "list[tuple[int, Any]]":
+def _alternatives(rows: "Any") -> "list[tuple[int, bytes | None]]":
     """Conditions on different arguments must all hold; where one argument is named twice, any may.
 
     The second is how runc has always read such a profile, and profiles count on it.
@@ -229,12 +233,12 @@ def _alternatives(rows: "Any") -> "list[tuple[int, Any]]":
     if not rows:
         return [(0, None)]
     conditions = [
-        _Compare(row["index"], OPERATORS[row["op"]], row["value"], row.get("valueTwo") or 0)
+        _COMPARE.pack(row["index"], OPERATORS[row["op"]], row["value"], row.get("valueTwo") or 0)
         for row in rows
     ]
     if len({row["index"] for row in rows}) == len(rows):
-        return [(len(rows), (_Compare * len(rows))(*conditions))]
-    return [(1, (_Compare * 1)(condition)) for condition in conditions]
+        return [(len(rows), b"".join(conditions))]
+    return [(1, condition) for condition in conditions]
 
 
 def _export(lib: ctypes.CDLL, context: int) -> bytes:

@@ -14,6 +14,11 @@ ENOSYS to every number above the highest one that the profile names, and callers
 
 import struct
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    # code, jump when true ("enosys" and "filter" are places), jump when false, value
+    Row = tuple[int, int | str, int, int]
+
 BPF_LD_W_ABS = 0x20
 BPF_JMP_JA = 0x05
 BPF_JMP_JEQ_K = 0x15
@@ -54,7 +59,7 @@ def prelude(highest: "dict[int, dict[bool, int]]") -> bytes:
     if not sections:
         return b""
     total = sum(len(rows) for _, rows in sections)
-    program: list[tuple[int, int | str, int | str, int]] = [(BPF_LD_W_ABS, 0, 0, OFFSET_ARCH)]
+    program: list[Row] = [(BPF_LD_W_ABS, 0, 0, OFFSET_ARCH)]
     for number, (arch, _) in enumerate(sections):
         # over the jumps that are left, the `ja filter`, and the sections before this one
         skip = len(sections) - number + sum(len(rows) for _, rows in sections[:number])
@@ -67,27 +72,25 @@ def prelude(highest: "dict[int, dict[bool, int]]") -> bytes:
     return b"".join(_encode(row, at, enosys) for at, row in enumerate(program))
 
 
-def _section(arch: int, modes: "dict[bool, int]") -> "list[tuple[int, int | str, int | str, int]]":
-    load = (BPF_LD_W_ABS, 0, 0, OFFSET_NR)
-    leave = (BPF_JMP_JA, "filter", 0, 0)
+def _section(arch: int, modes: "dict[bool, int]") -> "list[Row]":
+    load: Row = (BPF_LD_W_ABS, 0, 0, OFFSET_NR)
+    leave: Row = (BPF_JMP_JA, "filter", 0, 0)
     if arch != AUDIT_ARCH_X86_64:
-        rows = [load, (BPF_JMP_JGT_K, "enosys", 0, modes[False]), leave]
+        rows: list[Row] = [load, (BPF_JMP_JGT_K, "enosys", 0, modes[False]), leave]
         if arch in (AUDIT_ARCH_S390, AUDIT_ARCH_S390X):
             # call 0 carries the numbers above 255 there, and stays 0 when the kernel has none such
             rows.insert(1, (BPF_JMP_JEQ_K, "enosys", 0, 0))
         return rows
     # a mode the profile does not name goes to the filter, which refuses it as a bad architecture
-    new = [(BPF_JMP_JGT_K, "enosys", 0, modes[False])] if False in modes else []
-    x32 = [(BPF_JMP_JGT_K, "enosys", 0, modes[True])] if True in modes else []
+    new: list[Row] = [(BPF_JMP_JGT_K, "enosys", 0, modes[False])] if False in modes else []
+    x32: list[Row] = [(BPF_JMP_JGT_K, "enosys", 0, modes[True])] if True in modes else []
     return [load, (BPF_JMP_JSET_K, len(new) + 1, 0, X32_BIT), *new, leave, *x32, leave]
 
 
-def _encode(row: "tuple[int, int | str, int | str, int]", at: int, enosys: int) -> bytes:
+def _encode(row: "Row", at: int, enosys: int) -> bytes:
     code, true, false, value = row
     if code == BPF_JMP_JA:
         return INSTRUCTION.pack(code, 0, 0, value if true == 0 else enosys - at)
-    jump = enosys - at - 1 if true == "enosys" else true
-    # 255 instructions are far: every architecture that libseccomp knows makes fewer than 120
-    assert isinstance(jump, int)
-    assert isinstance(false, int)
+    # 255 instructions are far: all the architectures that libseccomp knows make fewer than 120
+    jump = enosys - at - 1 if isinstance(true, str) else true
     return INSTRUCTION.pack(code, jump, false, value)

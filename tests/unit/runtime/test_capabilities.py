@@ -4,7 +4,7 @@ from ocimig.runtime import capabilities
 from ocimig.runtime.linux import capabilities as kernel
 
 KILL, CHOWN, BPF = (1 << kernel.CAPS[name] for name in ("CAP_KILL", "CAP_CHOWN", "CAP_BPF"))
-FIVE = dict.fromkeys(capabilities.SETS, ["CAP_KILL"])
+FIVE = {kind: ["CAP_KILL"] for kind in capabilities.SETS}
 
 
 def test_the_five_sets_become_five_masks() -> None:
@@ -23,7 +23,9 @@ def test_no_capabilities_are_none() -> None:
 
 def test_an_unknown_name_is_a_warning() -> None:
     """The specification wants a warning, not an error; runc's words."""
-    plan = capabilities.plan({"bounding": ["CAP_KILL", "CAP_NEW", "kill"]}, available=capabilities.ALL)
+    plan = capabilities.plan(
+        {"bounding": ["CAP_KILL", "CAP_NEW", "kill"]}, available=capabilities.ALL
+    )
     assert plan.bounding == KILL
     assert plan.warnings == ["ignoring unknown or unavailable capabilities: [CAP_NEW kill]"]
 

@@ -107,7 +107,8 @@ def test_todays_form_passes_through_unchanged() -> None:
 
 def test_what_is_no_object_is_left_for_the_checks() -> None:
     """An upgrade never stumbles over a document that is wrong anyway."""
-    for strange in (None, 5, "x", [], {"linux": 5}, {"process": []}, {"linux": {"devices": 5}},
+    rows: tuple[Any, ...] = (None, 5, "x", [], {"linux": 5}, {"process": []}, {"linux": {"devices": 5}},
                     {"linux": {"seccomp": [], "resources": "x", "namespaces": {"a": 1}}},
-                    {"mounts": [5, None], "ociVersion": "0.1.0", "process": {"rlimits": 5}}):  # fmt: skip
+                    {"mounts": [5, None], "ociVersion": "0.1.0", "process": {"rlimits": 5}})  # fmt: skip
+    for strange in rows:
         legacy.today(strange)
