@@ -15,7 +15,7 @@ def root(call: "Call") -> str:
     if call.given("root"):
         path = call.text("root")
         # As runc: an empty variable in a script must not make the whole file system the state.
-        if not path or os.path.abspath(path) == "/":
+        if not path or not os.path.abspath(path).strip("/"):
             raise InvalidSetting(reason="Option --root argument should not be set to /")
         return os.path.abspath(path)
     if os.geteuid() == 0 and not _mapped_root():

@@ -150,7 +150,7 @@ COLD = {
             arguments="", minimum=0, maximum=0, contract=False, hidden=True,
         ),
         Verb(
-            "doctor", "ocimig.cli.commands.documents:doctor",
+            "doctor", "ocimig.cli.commands.doctor:doctor",
             "show what this host can and cannot do, and how to mend it",
             arguments="", minimum=0, maximum=0, contract=False,
             options=(Option("--json", "the findings as JSON", FLAG),),
