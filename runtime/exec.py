@@ -4,7 +4,8 @@ import os
 
 from ocimig import files
 from ocimig.errors import SystemFailure
-from ocimig.runtime import create, launch, limits, plan, steps, sync
+from ocimig.runtime import facts as host
+from ocimig.runtime import hand_over, launch, limits, plan, steps, sync
 from ocimig.runtime.errors import ConsoleMismatch, NoSubCgroup, PausedExec, StoppedExec
 from ocimig.runtime.state import CREATED, PAUSED, RUNNING, ContainerState, alive, status
 
@@ -25,8 +26,16 @@ class ExecOptions:
     """How a process is added; see the options of `ocimig exec`."""
 
     __slots__ = (
-        "cgroups", "console_socket", "detach", "ignore_paused", "no_subreaper", "pid_file",
-        "apparmor", "pidfd_socket", "preserve_fds", "process_label",
+        "apparmor",
+        "cgroups",
+        "console_socket",
+        "detach",
+        "ignore_paused",
+        "no_subreaper",
+        "pid_file",
+        "pidfd_socket",
+        "preserve_fds",
+        "process_label",
     )  # fmt: skip
 
     def __init__(
@@ -55,7 +64,7 @@ class ExecOptions:
         self.apparmor = apparmor
 
 
-def process_of(  # noqa: PLR0913 - one parameter an option of `ocimig exec`
+def process_of(
     spec: "dict[str, Any]",
     argv: "list[str]",
     *,
@@ -111,9 +120,7 @@ def execute(store: "Store", id: str, process: "dict[str, Any]", options: ExecOpt
             reason="allocate tty if ocimig will detach without setting console socket"
         )
     if options.console_socket and not (terminal and options.detach):
-        raise ConsoleMismatch(
-            reason="use console socket if ocimig will not detach or allocate tty"
-        )
+        raise ConsoleMismatch(reason="use console socket if ocimig will not detach or allocate tty")
     addition = Addition(store, state, process, options)
     if options.detach:
         addition.make()
@@ -148,9 +155,9 @@ class Addition:
 
     def make(self) -> int:
         """Start it; returns its pid."""
-        count, env = create.preserved(self.options.preserve_fds)
+        count, env = host.preserved(self.options.preserve_fds)
         facts = plan.Facts(self.state.bundle, self.state.rootfs)
-        create.describe_process(facts, self.spec, self.process, self.store.root)
+        host.describe_process(facts, self.spec, self.process, self.store.root)
         facts.env = env
         facts.fifo = False
         given = self._open()
@@ -208,10 +215,14 @@ class Addition:
             try:
                 there = os.stat(f"/proc/{self.state.pid}/ns/{file}").st_ino
                 here = os.stat(f"/proc/self/ns/{file}").st_ino
-            except FileNotFoundError:  # the kernel has no such namespace, or pid 1 has not forked yet
+            except (
+                FileNotFoundError
+            ):  # the kernel has no such namespace, or pid 1 has not forked yet
                 continue
             except OSError as error:
-                raise SystemFailure.of(f"look at the namespaces of {self.state.id}", error) from None
+                raise SystemFailure.of(
+                    f"look at the namespaces of {self.state.id}", error
+                ) from None
             if there != here:
                 flags |= plan.FLAGS[name]
         return flags
@@ -247,21 +258,5 @@ class Addition:
         return b""
 
     def _ready(self, started: launch.Launch) -> bytes:
-        if sync.CONSOLE in started.received:
-            self.master = started.received.pop(sync.CONSOLE)
-            if self.options.console_socket:
-                from ocimig.runtime import console
-
-                console.send_fd(self.options.console_socket, self.master, "/dev/console")
-                os.close(self.master)
-                self.master = -1
-        if self.options.pidfd_socket:
-            from ocimig.runtime import console
-
-            with files.Fd(os.pidfd_open(started.pid)) as pidfd:
-                console.send_fd(self.options.pidfd_socket, pidfd, "pidfd")
-        if self.options.pid_file:
-            create.write_pid_file(self.options.pid_file, started.pid)
+        self.master = hand_over.hand_over(started, self.options)
         return b""
-
-

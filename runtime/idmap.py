@@ -23,9 +23,7 @@ def apply(tree: int, mappings: "dict[str, Any]", *, recursive: bool) -> None:
     )
     try:
         flags = mount.AT_EMPTY_PATH | (mount.AT_RECURSIVE if recursive else 0)
-        mount.mount_setattr(
-            tree, "", flags, attr_set=mount.MOUNT_ATTR_IDMAP, userns_fd=namespace
-        )
+        mount.mount_setattr(tree, "", flags, attr_set=mount.MOUNT_ATTR_IDMAP, userns_fd=namespace)
     finally:
         os.close(namespace)
 

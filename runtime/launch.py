@@ -32,12 +32,16 @@ class Launch:
         handlers: "dict[int, Callable[[], bytes]] | None" = None,
     ) -> None:
         self.steps = steps
-        self.fds = given or {}  # descriptors that steps name by Source("fd", name); not ours to close
+        self.fds = (
+            given or {}
+        )  # descriptors that steps name by Source("fd", name); not ours to close
         self.handlers = handlers or {}
         self.owned: list[int] = []
         self.child = 0  # the first init, in the host's pid namespace; it forks and ends
         self.pid = 0  # the container's process
-        self.received: dict[int, int] = {}  # code -> descriptor that came (sync.CONSOLE, sync.LISTENER)
+        self.received: dict[
+            int, int
+        ] = {}  # code -> descriptor that came (sync.CONSOLE, sync.LISTENER)
 
     def __enter__(self) -> "Launch":
         return self
@@ -214,7 +218,9 @@ def _write(path: str, text: str) -> None:
         finally:
             os.close(fd)
     except OSError as error:
-        raise InitFailed(what=f"write {text.strip()!r} to {path}", reason=words(error.errno or 0)) from None
+        raise InitFailed(
+            what=f"write {text.strip()!r} to {path}", reason=words(error.errno or 0)
+        ) from None
 
 
 def _map_by_program(program: str, pid: int, lines: "list[str]") -> None:

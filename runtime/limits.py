@@ -56,5 +56,5 @@ def _oom_score(pid: int, score: int) -> None:
             os.close(fd)
     except OSError as error:
         if error.errno not in {errno.EACCES, errno.EPERM}:
-            raise InitFailed(what=f"set oomScoreAdj {score}", reason=error.strerror) from None
+            raise InitFailed(what=f"set oomScoreAdj {score}", reason=error.strerror or "") from None
         log.warning(f"oomScoreAdj {score} was not set: lowering it needs CAP_SYS_RESOURCE")

@@ -146,7 +146,9 @@ def _file_system(
         tree = Source("tree", facts.rootfs, recursive=True)
         # pivot_root(2) refuses a shared root: "shared" is set after it
         before = default & ~mounts.MS_REC
-        found.append(steps.root(tree, True, mounts.MS_PRIVATE if before & mounts.MS_SHARED else before))
+        found.append(
+            steps.root(tree, True, mounts.MS_PRIVATE if before & mounts.MS_SHARED else before)
+        )
     else:
         found.append(steps.root(Source("path", facts.rootfs), False, 0))
     for index, mount in enumerate(spec.get("mounts") or []):
@@ -261,7 +263,9 @@ def scheduling(process: "dict[str, Any]") -> "list[Step]":
     found = []
     if scheduler := process.get("scheduler"):
         flags = sum(SCHED_FLAGS[name] for name in scheduler.get("flags") or [])
-        numbers = (scheduler.get(key) or 0 for key in ("nice", "priority", "runtime", "deadline", "period"))
+        numbers = (
+            scheduler.get(key) or 0 for key in ("nice", "priority", "runtime", "deadline", "period")
+        )
         nice, priority, runtime, deadline, period = numbers
         policy = POLICIES[scheduler["policy"]]
         found.append(steps.scheduler((policy, flags, nice, priority, runtime, deadline, period)))

@@ -9,8 +9,9 @@ import struct
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any, TypeAlias
 
-    Field = int | str | bytes | "Source" | Sequence[str] | Sequence[int]
+    Field: TypeAlias = int | str | bytes | "Source" | Sequence[str] | Sequence[int]
 
 MS_REC = 0x4000
 NO_FIFO = 2**64 - 1
@@ -22,8 +23,8 @@ class Source:
     __slots__ = ("kind", "mappings", "name", "recursive")
 
     def __init__(
-        self, kind: str, name: str, *, recursive: bool = False, mappings: "dict | None" = None
-    ) -> None:  # type: ignore[type-arg, unused-ignore]
+        self, kind: str, name: str, *, recursive: bool = False, mappings: "dict[str, Any] | None" = None
+    ) -> None:
         self.kind = kind
         self.name = name
         self.recursive = recursive
@@ -165,10 +166,12 @@ def propagate(flags: int, words: str) -> Step:
 
 def root(source: Source, mounted: bool, propagation: int) -> Step:
     """Take the root file system; with `mounted`, attach it in this mount namespace."""
-    return Step(12, f"take {source.name} as the root file system", source, int(mounted), propagation)
+    return Step(
+        12, f"take {source.name} as the root file system", source, int(mounted), propagation
+    )
 
 
-def mount(  # noqa: PLR0913 - the fields of a mount
+def mount(
     fstype: str,
     source: str,
     target: str,
@@ -185,7 +188,7 @@ def mount(  # noqa: PLR0913 - the fields of a mount
     )
 
 
-def bind(  # noqa: PLR0913 - the fields of a bind mount
+def bind(
     source: Source,
     target: str,
     attributes: "tuple[int, int, int, int]",
@@ -235,14 +238,13 @@ def pivot(how: int) -> Step:
     return Step(21, "pivot_root" if how == PIVOT else "chroot", how)
 
 
-def hook(what: str, hook: "dict[str, object]") -> Step:
+def hook(what: str, hook: "dict[str, Any]") -> Step:
     """Run a hook in the container's namespaces."""
     path = str(hook["path"])
     args = hook.get("args") or [path]
     env = hook.get("env") or []
     timeout = hook.get("timeout") or 0
-    assert isinstance(timeout, int)
-    return Step(22, f"run the {what} hook {path}", what, path, args, env, timeout * 1000)  # type: ignore[arg-type]
+    return Step(22, f"run the {what} hook {path}", what, path, args, env, timeout * 1000)
 
 
 def mkdir(path: str) -> Step:
@@ -255,7 +257,7 @@ def cwd(path: str, strict: bool) -> Step:
     return Step(24, f"enter {path}", path, int(strict))
 
 
-def credentials(  # noqa: PLR0913 - the fields of credentials
+def credentials(
     uid: int, gid: int, groups: "list[int] | None", caps: "tuple[int, ...] | None"
 ) -> Step:
     """User, groups and capabilities (bounding, effective, permitted, inheritable, ambient)."""

@@ -1,0 +1,184 @@
+"""One container in the making: what `create` and `run` share. Never starts one that exists."""
+
+import os
+
+from ocimig import jsonio, log
+from ocimig.errors import OcimigError
+from ocimig.runtime import facts as host
+from ocimig.runtime import hand_over, hooks, launch, limits, mounts, plan, sync
+from ocimig.runtime.bundle import load_spec, rootfs_of
+from ocimig.runtime.notify import Notify
+from ocimig.runtime.state import CREATED, ContainerState
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from ocimig.runtime.cgroups import Cgroup
+    from ocimig.runtime.create import CreateOptions
+    from ocimig.runtime.store import Store
+
+    Connect = Callable[[int], "dict[str, Any] | None"]
+
+
+class Making:
+    """One container in the making: what `create` and `run` share."""
+
+    __slots__ = (
+        "bundle",
+        "cgroup",
+        "connect",
+        "master",
+        "notify",
+        "options",
+        "spec",
+        "state",
+        "store",
+    )
+
+    def __init__(self, store: "Store", id: str, bundle: str, options: "CreateOptions") -> None:
+        self.store = store
+        self.options = options
+        self.bundle = os.path.abspath(bundle or ".")
+        self.spec = load_spec(self.bundle, options.config)
+        self.connect: Connect | None = None
+        self.master = -1  # of the terminal, when it came and belongs to us
+        self.cgroup: Cgroup | None = None
+        self.notify: Notify | None = None
+        self.state = ContainerState(
+            id,
+            bundle=self.bundle,
+            rootfs=rootfs_of(self.spec, self.bundle),
+            annotations=self.spec.get("annotations"),
+            oci_version=self.spec["ociVersion"],
+            descriptors=host.standard_streams(),
+        )
+
+    def make(self, *, fifo: bool) -> None:
+        """Claim the name and make the process; it waits on the fifo, or with no fifo runs at once."""
+        self.store.claim(self.state.id)
+        try:
+            self.store.save(self.state, sync=False)
+            self.store.save_config(self.state.id, self.spec, sync=False)
+            self._make(fifo)
+        except BaseException:
+            self.undo()
+            raise
+
+    def _make(self, fifo: bool) -> None:
+        from ocimig.runtime import cgroups
+
+        linux = self.spec.get("linux") or {}
+        self.cgroup = cgroups.open_cgroup(
+            linux,
+            self.state.id,
+            systemd=self.options.systemd_cgroup,
+            rootless=self.options.rootless,
+        )
+        count, env = host.preserved(self.options.preserve_fds)
+        facts = self._facts(env)
+        facts.fifo = fifo
+        given = {}
+        if fifo:
+            path = self.store.fifo(self.state.id)
+            os.mkfifo(path, 0o622)
+            given["exec.fifo"] = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            with launch.Launch(plan.plan(self.spec, facts), given=given) as started:
+                started.handlers = {
+                    sync.MAPS: lambda: self._maps(started),
+                    sync.OFFSETS: lambda: self._clocks(started),
+                    sync.HOOKS: lambda: self._hooks(started),
+                    sync.READY: lambda: self._ready(started),
+                }
+                started.run(first=3 + count, placed=self._place, meanwhile=self._limit)
+        finally:
+            for fd in given.values():
+                os.close(fd)
+
+    def _facts(self, env: "list[str]") -> plan.Facts:
+        facts = plan.Facts(self.bundle, self.state.rootfs)
+        host.describe_process(facts, self.spec, self.spec["process"], self.store.root)
+        facts.env = env
+        facts.no_pivot = self.options.no_pivot
+        facts.start_hooks = (self.spec.get("hooks") or {}).get("startContainer") or []
+        if not self.options.no_new_keyring:
+            facts.keyring = f"_ses.{self.state.id}"
+        self.notify = Notify.of(self.store.path(self.state.id))
+        if self.notify is not None:
+            self.notify.prepare()
+            facts.env = [*env, self.notify.environment()]
+            self.spec = {
+                **self.spec,
+                "mounts": [*(self.spec.get("mounts") or []), self.notify.mount()],
+            }
+        assert self.cgroup is not None
+        new, joined = plan.namespaces(self.spec)
+        mapped = "user" in new or "user" in joined
+        for index, mount in enumerate(self.spec.get("mounts") or []):
+            if mount.get("type") in {"cgroup", "cgroup2"} and not mounts.is_bind(mount):
+                facts.cgroup_mounts[index] = host.cgroup_mount(
+                    self.cgroup, mount, "cgroup" in new, mapped
+                )
+        return facts
+
+    def _place(self, pid: int) -> None:
+        assert self.cgroup is not None
+        self.state.cgroups = self.cgroup.facts()
+        self.store.save(self.state, sync=False)  # so that a crash from here on can be cleaned up
+        self.cgroup.create(pid)
+        self.state.cgroups = self.cgroup.facts()
+
+    def _limit(self) -> None:
+        assert self.cgroup is not None
+        self.cgroup.apply((self.spec.get("linux") or {}).get("resources") or {})
+
+    def _maps(self, started: launch.Launch) -> bytes:
+        launch.id_maps(started.child, self.spec["linux"])
+        return b""
+
+    def _clocks(self, started: launch.Launch) -> bytes:
+        launch.clocks(started.child, plan.clock_offsets(self.spec))
+        return b""
+
+    def _hooks(self, started: launch.Launch) -> bytes:
+        limits.apply(started.pid, self.spec["process"])
+        self.state.adopt(started.pid)
+        if self.connect is not None:
+            self.state.network = self.connect(started.pid)
+        document = self.document("creating")
+        wanted = self.spec.get("hooks") or {}
+        hooks.run(wanted.get("prestart") or [], document, "prestart")
+        hooks.run(wanted.get("createRuntime") or [], document, "createRuntime")
+        return jsonio.dumps({**document, "status": CREATED}).encode()
+
+    def _ready(self, started: launch.Launch) -> bytes:
+        if sync.LISTENER in started.received:
+            from ocimig.runtime import seccomp
+
+            listener = started.received.pop(sync.LISTENER)
+            seccomp.send_listener(self.spec, listener, self.document("creating"), started.pid)
+        self.store.save(self.state, sync=False)
+        self.master = hand_over.hand_over(started, self.options)
+        if self.notify is not None and not os.path.exists(self.store.fifo(self.state.id)):
+            self.notify.bind()
+        return b""
+
+    def document(self, status_: str) -> "dict[str, Any]":
+        """The state as hooks get it."""
+        from ocimig.runtime import lifecycle
+
+        return lifecycle.hook_document(self.state, status_)
+
+    def undo(self) -> None:
+        """Leave nothing of a container that could not be made; what hinders is a warning."""
+        from ocimig.runtime import lifecycle
+
+        if self.master >= 0:
+            os.close(self.master)
+            self.master = -1
+        try:
+            lifecycle.delete(self.store, self.state.id, force=True)
+        except OcimigError as error:
+            log.warning(f"container {self.state.id}: not all of it could be removed: {error}")
