@@ -69,7 +69,7 @@ def settings(target: Target) -> Settings:
     for name, shown in (("proxycommand", "ProxyCommand"), ("proxyjump", "ProxyJump")):
         if str(options.get(name, "none")).lower() != "none":
             raise NeedsOpenssh(host=target.host, feature=shown)
-    written: list[str] = options.get("identityfile", [])
+    written = [*options.get("identityfile", [])]
     identities = (target.identity,) if target.identity else ()
     address = str(options.get("hostname", target.host))
     files_known = str(options.get("userknownhostsfile", "")).split()

@@ -1,0 +1,27 @@
+"""Files follow: a directory tree, here and there, exact to the nanosecond and the last attribute.
+
+    index, sent = send(wire, root)                      # while the container runs
+    index, sent = send(wire, root, previous=index)      # frozen: only what changed since
+    received = receive(wire, directory)                 # on the other side, once for each send()
+
+The same code sends any directory: a root file system, a checkpoint image, one file of a bundle.
+"""
+
+from ocimig.migrate.rootfs.index import Entry, Index, scan, shared_mappings
+from ocimig.migrate.rootfs.plan import Plan, plan
+from ocimig.migrate.rootfs.receive import Received, Receiver, receive
+from ocimig.migrate.rootfs.send import Sent, send
+
+__all__ = [
+    "Entry",
+    "Index",
+    "Plan",
+    "Received",
+    "Receiver",
+    "Sent",
+    "plan",
+    "receive",
+    "scan",
+    "send",
+    "shared_mappings",
+]

@@ -1,0 +1,151 @@
+"""What a directory tree looks like at one moment: one lstat(2) a file. Reads no file."""
+
+import errno
+import os
+import stat
+import time
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from ocimig import files
+from ocimig.errors import SystemFailure
+from ocimig.migrate.rootfs.paths import open_directory
+
+# A change within the same tick of the kernel's clock (10 ms at most) as our lstat leaves the times
+# as they are. Whatever changed so shortly before is taken as changed again.
+_TICK_NS = 20_000_000
+
+
+class Entry(NamedTuple):
+    """The facts of one name that tell whether it changed."""
+
+    mode: int
+    inode: int
+    device: int
+    links: int
+    uid: int
+    gid: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    rdev: int
+    atime_ns: int
+    blocks: int
+    young: bool
+
+    def same(self, other: "Entry") -> bool:
+        """Whether nothing can have changed between the two looks. Reading a file is no change."""
+        return self[:10] == other[:10] and not self.young
+
+
+@dataclass(slots=True)
+class Index:
+    """Entries by relative path, directories before what is in them; "" is the root itself."""
+
+    entries: dict[str, Entry] = field(default_factory=dict)
+    skipped: list[str] = field(default_factory=list)  # mount points: not entered
+    links: dict[str, str] = field(default_factory=dict)  # name -> the name it was sent as a link to
+
+
+def scan(
+    root: int,
+    *,
+    only: Collection[str] = (),
+    skip: Collection[str] = (),
+    one_filesystem: bool = True,
+) -> Index:
+    """Look at everything below an open directory; what vanishes meanwhile is left out.
+
+    `only` names what is looked at of the root directory (and leaves the root itself out), `skip`
+    relative paths that are not looked at.
+    """
+    index = Index()
+    now = time.time_ns()
+    top = os.fstat(root)
+    if not only:
+        index.entries[""] = _entry(top, now)
+    pending = [""]
+    while pending:
+        path = pending.pop()
+        try:
+            fd = open_directory(root, path)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            if path and error.errno == errno.ELOOP:  # it became a symbolic link
+                continue
+            raise SystemFailure.of(f"read the directory {path or '.'}", error) from None
+        with files.Fd(fd):
+            _look(fd, path, index, pending, only if not path else (), skip, one_filesystem)
+    return index
+
+
+def _look(
+    fd: int,
+    path: str,
+    index: Index,
+    pending: list[str],
+    only: Collection[str],
+    skip: Collection[str],
+    one_filesystem: bool,
+) -> None:
+    """One directory: its names into the index, its directories onto the pile."""
+    found = index.entries
+    before = f"{path}/" if path else ""
+    device = os.fstat(fd).st_dev
+    now = time.time_ns()
+    with os.scandir(fd) as names:
+        for name in names:
+            below = before + name.name
+            if (only and name.name not in only) or (skip and below in skip):
+                continue
+            try:
+                status = name.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            found[below] = _entry(status, now)
+            if not stat.S_ISDIR(status.st_mode):
+                continue
+            if one_filesystem and status.st_dev != device:
+                index.skipped.append(below)
+            else:
+                pending.append(below)
+
+
+def _entry(status: os.stat_result, now: int) -> Entry:
+    ctime = status.st_ctime_ns
+    return Entry(
+        status.st_mode,
+        status.st_ino,
+        status.st_dev,
+        status.st_nlink,
+        status.st_uid,
+        status.st_gid,
+        status.st_size,
+        status.st_mtime_ns,
+        ctime,
+        status.st_rdev,
+        status.st_atime_ns,
+        status.st_blocks,
+        ctime > now - _TICK_NS,
+    )
+
+
+def shared_mappings(pids: Iterable[int]) -> frozenset[int]:
+    """Inodes that processes map shared and writable.
+
+    A write through such a mapping changes the times of the file only when the page was clean before
+    (never, on tmpfs). Such files are sent again in the freeze, whatever their times say.
+    """
+    found = set()
+    for pid in pids:
+        try:
+            maps = files.read(f"/proc/{pid}/maps")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        for line in maps.splitlines():
+            fields = line.split(None, 5)
+            if len(fields) >= 5 and fields[1][1:2] == b"w" and fields[1][3:4] == b"s":
+                found.add(int(fields[4]))
+    return frozenset(found)
