@@ -59,11 +59,21 @@ def freeze_v2(path: str, timeout: float) -> None:
         os.close(events)
 
 
+def thaw_v1(path: str) -> None:
+    """THAWED."""
+    _thaw(f"{path}/freezer.state", "THAWED")
+
+
+def thaw_v2(path: str) -> None:
+    """0 in cgroup.freeze."""
+    _thaw(f"{path}/cgroup.freeze", "0")
+
+
 def _thaw(file: str, word: str) -> None:
     try:
         tree.write(file, word)
     except OSError as error:
-        if error.errno not in {errno.ENOENT, errno.ENODEV}:  # removed meanwhile: nothing is frozen
+        if error.errno not in {errno.ENOENT, errno.ENODEV}:  # removed: nothing is frozen
             raise
 
 

@@ -35,8 +35,9 @@ SIGKILL = 9
 FREEZE_SECONDS = 10.0
 DELETE_SECONDS = 5.0
 
-# Where the container's processes are listed, the best first: in every hierarchy there are the same.
-_LISTS = (UNIFIED, "freezer", "devices", "pids", "memory")
+# Where the container's processes are listed, the best first. v2 comes last: who entered by joins() is
+# not in it.
+_LISTS = ("freezer", "devices", "pids", "memory", "cpu", UNIFIED)
 _IGNORED = (errno.EPERM, errno.EACCES, errno.EROFS)
 
 
@@ -257,11 +258,13 @@ class CgroupV1:
             raise FreezeFailed(path="-", seconds=0, detail=": the freezer is not mounted")
 
     def thaw(self) -> None:
-        """Let them run again."""
+        """Let them run again; in a cgroup that is gone there is nobody to run."""
+        from ocimig.runtime.cgroups import freezer
+
         if "freezer" in self.paths:
-            tree.write(f"{self.paths['freezer']}/freezer.state", "THAWED")
+            freezer.thaw_v1(self.paths["freezer"])
         elif UNIFIED in self.paths:
-            tree.write(f"{self.paths[UNIFIED]}/cgroup.freeze", "0")
+            freezer.thaw_v2(self.paths[UNIFIED])
 
     def frozen(self) -> bool:
         """Whether they are stopped by freeze() of this cgroup itself, not of one above it."""
@@ -283,7 +286,7 @@ class CgroupV1:
 
     def kill_all(self, sig: int = SIGKILL) -> None:
         """Send a signal to every process; SIGKILL reaches also those that are being born."""
-        killed = sig == SIGKILL and UNIFIED in self.paths and self._kill_unified()
+        killed = sig == SIGKILL and self._kill_unified()
         if not killed and "freezer" in self.paths and not self.frozen():
             # stopped, nobody can fork away between the listing and the signal
             try:
@@ -300,8 +303,11 @@ class CgroupV1:
             self.thaw()  # a v1 freezer keeps even the killed ones
 
     def _kill_unified(self) -> bool:
+        path = self.paths.get(UNIFIED)
+        if path is None or not set(self.pids()) <= set(tree.pids(path)):
+            return False  # not all of them are in it
         try:
-            tree.write(f"{self.paths[UNIFIED]}/cgroup.kill", "1")
+            tree.write(f"{path}/cgroup.kill", "1")
         except OSError:  # before Linux 5.14, or removed under us
             return False
         return True

@@ -252,8 +252,10 @@ class CgroupV2:
         freezer.freeze_v2(self.path, timeout)
 
     def thaw(self) -> None:
-        """Let them run again."""
-        tree.write(f"{self.path}/cgroup.freeze", "0")
+        """Let them run again; in a cgroup that is gone there is nobody to run."""
+        from ocimig.runtime.cgroups import freezer
+
+        freezer.thaw_v2(self.path)
 
     def frozen(self) -> bool:
         """Whether they are stopped by freeze() of this cgroup itself, not of one above it."""
@@ -271,7 +273,8 @@ class CgroupV2:
             try:
                 tree.write(f"{self.path}/cgroup.kill", "1")
             except OSError as error:
-                if error.errno != errno.ENOENT:  # before Linux 5.14, or the cgroup is gone
+                # ENOENT: before Linux 5.14, or the cgroup is gone
+                if error.errno not in {errno.ENOENT, errno.ENODEV}:
                     raise
             else:
                 return
