@@ -6,10 +6,9 @@ import select
 
 from ocimig import files
 from ocimig.errors import SystemFailure
-from ocimig.runtime import hooks
+from ocimig.runtime import plan
 from ocimig.runtime.errors import AlreadyRunning, AlreadyStopped, CannotStart, ConsoleMismatch
-from ocimig.runtime.making import Making
-from ocimig.runtime.notify import Notify
+from ocimig.runtime.making import Making, relay
 from ocimig.runtime.state import CREATED, PAUSED, RUNNING, STOPPED, ContainerState, status
 
 TYPE_CHECKING = False
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ocimig.runtime.making import Connect
+    from ocimig.runtime.notify import Notify
     from ocimig.runtime.store import Store
 
 
@@ -95,9 +95,9 @@ def start(store: "Store", id: str) -> None:
             STOPPED: AlreadyStopped(id=id),
         }.get(now) or CannotStart(id=id, status=now)
     spec = store.config(id)
-    relay = Notify.of(store.path(id))
-    if relay is not None:
-        relay.bind()
+    notify = relay(store.path(id))
+    if notify is not None:
+        notify.bind()
     fifo = store.fifo(id)
     try:
         with files.Fd(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)) as fd:
@@ -110,7 +110,7 @@ def start(store: "Store", id: str) -> None:
         if error.errno == errno.ENXIO:  # nobody reads any more
             raise AlreadyStopped(id=id) from None
         raise SystemFailure.of(f"start {id}", error) from None
-    _started(spec, state, relay)
+    _started(spec, state, notify)
 
 
 def _until_closed(fd: int) -> None:
@@ -120,16 +120,16 @@ def _until_closed(fd: int) -> None:
     poller.poll()
 
 
-def _started(spec: "dict[str, Any]", state: ContainerState, relay: "Notify | None") -> None:
+def _started(spec: "dict[str, Any]", state: ContainerState, notify: "Notify | None") -> None:
     wanted = (spec.get("hooks") or {}).get("poststart") or []
     if wanted:
-        from ocimig.runtime import lifecycle
+        from ocimig.runtime import hooks, lifecycle
 
         hooks.run_all(wanted, lifecycle.hook_document(state, RUNNING), "poststart")
-    if relay is not None:
+    if notify is not None:
         with files.Fd(os.pidfd_open(state.pid)) as pidfd:
-            relay.wait(state.pid, pidfd)
-        relay.close()
+            notify.wait(state.pid, pidfd)
+        notify.close()
 
 
 def run(
@@ -157,7 +157,9 @@ def run(
         making.make(fifo=False)
         _started(making.spec, making.state, making.notify)
         return 0
-    with foreground.Foreground(terminal, subreaper=not options.no_subreaper) as front:
+    # With a pid namespace of its own the orphans are its first process's.
+    subreaper = not options.no_subreaper and "pid" not in plan.namespaces(making.spec)[0]
+    with foreground.Foreground(terminal, subreaper=subreaper) as front:
         making.make(fifo=False)
         try:
             front.attach(making.state.pid, making.master)

@@ -5,7 +5,7 @@ import os
 from ocimig import files
 from ocimig.errors import SystemFailure
 from ocimig.runtime import facts as host
-from ocimig.runtime import hand_over, launch, limits, plan, steps, sync
+from ocimig.runtime import hand_over, launch, plan, steps, sync
 from ocimig.runtime.errors import ConsoleMismatch, NoSubCgroup, PausedExec, StoppedExec
 from ocimig.runtime.state import CREATED, PAUSED, RUNNING, ContainerState, alive, status
 
@@ -254,7 +254,7 @@ class Addition:
                 raise NoSubCgroup(text=text, reason=f"{below}: {error.strerror}") from None
 
     def _limits(self, started: launch.Launch) -> bytes:
-        limits.apply(started.pid, self.process)
+        host.limit_process(started.pid, self.process)
         return b""
 
     def _ready(self, started: launch.Launch) -> bytes:

@@ -116,3 +116,11 @@ def cgroup_mount(
             source = steps.Source("tree", piece.fallback or piece.source)
             found.append(steps.bind(source, path, (options.set, 0, 0, 0), options.propagation))
     return found + last
+
+
+def limit_process(pid: int, process: "dict[str, Any]") -> None:
+    """What is set on a process from outside. Raises InitFailed."""
+    if process.get("rlimits") or process.get("oomScoreAdj") is not None:
+        from ocimig.runtime import limits
+
+        limits.apply(pid, process)

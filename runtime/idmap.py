@@ -16,6 +16,19 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+def mapped_tree(source: steps.Source) -> int:
+    """A detached copy of a tree, with the owners that the source's mappings give it."""
+    flags = mount.OPEN_TREE_CLONE | mount.OPEN_TREE_CLOEXEC
+    flags |= mount.AT_RECURSIVE if source.recursive else 0
+    tree = mount.open_tree(mount.AT_FDCWD, source.name, flags)
+    try:
+        apply(tree, source.mappings or {}, recursive=source.recursive)
+    except BaseException:
+        os.close(tree)
+        raise
+    return tree
+
+
 def apply(tree: int, mappings: "dict[str, Any]", *, recursive: bool) -> None:
     """Map the owners of a detached tree; `mappings` has rows for "uid" and "gid" as config.json has."""
     namespace = user_namespace(

@@ -1,6 +1,5 @@
 """Start `init`, hand it a plan, and answer it until the process runs or waits. Never decides a step."""
 
-import errno
 import fcntl
 import os
 import struct
@@ -8,7 +7,7 @@ import struct
 from ocimig import log
 from ocimig.runtime import sync
 from ocimig.runtime.errors import InitFailed, NoInit
-from ocimig.runtime.linux import mount, process
+from ocimig.runtime.linux import process
 from ocimig.runtime.steps import Encoder, Source, Step
 
 TYPE_CHECKING = False
@@ -22,7 +21,7 @@ PROGRAM = "ocimig-init"
 class Launch:
     """One start. Use as `with Launch(...) as launch: launch.run(...)`; leaving closes what was opened."""
 
-    __slots__ = ("argv0", "child", "fds", "handlers", "line", "owned", "pid", "received", "steps")
+    __slots__ = ("before", "child", "fds", "handlers", "line", "owned", "pid", "received", "steps")
 
     def __init__(
         self,
@@ -37,6 +36,7 @@ class Launch:
         )  # descriptors that steps name by Source("fd", name); not ours to close
         self.handlers = handlers or {}
         self.owned: list[int] = []
+        self.before = 0  # steps that open what the others need, ahead of them
         self.child = 0  # the first init, in the host's pid namespace; it forks and ends
         self.pid = 0  # the container's process
         self.received: dict[
@@ -65,9 +65,8 @@ class Launch:
         the plan. Raises InitFailed, with nothing of
         the process left, when a step does not succeed.
         """
-        encoder = Encoder()
-        for step in self.steps:
-            encoder.add(step)
+        encoder = Encoder(self.steps)
+        self.before = len(encoder.opened)
         program = sealed_program()
         try:
             self.child, line = sync.spawn(program, first)
@@ -76,9 +75,8 @@ class Launch:
         try:
             if placed is not None:
                 placed(self.child)
-            # Now, not before: what a container sees of its cgroup exists only since it was placed.
-            opened = [self._open(source) for source in encoder.sources]
-            line.send_plan(encoder.plan(), opened)
+            given = [self._given(source) for source in encoder.given]
+            line.send_plan(encoder.plan(), given, len(encoder.opened))
             if meanwhile is not None:
                 meanwhile()
             self._listen(line)
@@ -109,6 +107,7 @@ class Launch:
     def _failure(self, message: sync.Message) -> InitFailed:
         number, error = struct.unpack_from("=ii", message.body)
         what = message.body[8:].decode("utf-8", "replace")
+        number -= self.before
         if 0 <= number < len(self.steps):
             log.debug(f"step {number} failed: {self.steps[number].describe()}")
         return InitFailed(what=what, reason=words(error))
@@ -124,40 +123,16 @@ class Launch:
             except (ProcessLookupError, ChildProcessError):
                 pass
 
-    def _open(self, source: Source) -> int:
+    def _given(self, source: Source) -> int:
         if source.kind == "fd":
             return self.fds[source.name]
+        from ocimig.runtime import idmap
+
         try:
-            fd = self._open_named(source)
+            self.owned.append(idmap.mapped_tree(source))
         except OSError as error:
             raise InitFailed(what=f"open {source.name}", reason=words(error.errno or 0)) from None
-        self.owned.append(fd)
-        return fd
-
-    def _open_named(self, source: Source) -> int:
-        if source.kind == "namespace":
-            return os.open(source.name, os.O_RDONLY | os.O_CLOEXEC)
-        if source.kind == "path":
-            return os.open(source.name, os.O_PATH | os.O_CLOEXEC)
-        flags = mount.OPEN_TREE_CLONE | mount.OPEN_TREE_CLOEXEC
-        if source.kind == "null":
-            fd = mount.open_tree(mount.AT_FDCWD, source.name, flags)
-            if os.fstat(fd).st_rdev != os.makedev(1, 3):
-                os.close(fd)
-                raise OSError(errno.ENODEV, "", source.name)
-            return fd
-        if source.recursive:
-            flags |= mount.AT_RECURSIVE
-        fd = mount.open_tree(mount.AT_FDCWD, source.name, flags)
-        if source.mappings:
-            from ocimig.runtime import idmap
-
-            try:
-                idmap.apply(fd, source.mappings, recursive=source.recursive)
-            except BaseException:
-                os.close(fd)
-                raise
-        return fd
+        return self.owned[-1]
 
 
 def words(number: int) -> str:

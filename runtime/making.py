@@ -5,9 +5,8 @@ import os
 from ocimig import jsonio, log
 from ocimig.errors import OcimigError
 from ocimig.runtime import facts as host
-from ocimig.runtime import hand_over, hooks, launch, limits, mounts, plan, sync
+from ocimig.runtime import hand_over, launch, mounts, plan, sync
 from ocimig.runtime.bundle import load_spec, rootfs_of
-from ocimig.runtime.notify import Notify
 from ocimig.runtime.state import CREATED, ContainerState
 
 TYPE_CHECKING = False
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
 
     from ocimig.runtime.cgroups import Cgroup
     from ocimig.runtime.create import CreateOptions
+    from ocimig.runtime.notify import Notify
     from ocimig.runtime.store import Store
 
     Connect = Callable[[int], "dict[str, Any] | None"]
@@ -105,7 +105,7 @@ class Making:
         facts.start_hooks = (self.spec.get("hooks") or {}).get("startContainer") or []
         if not self.options.no_new_keyring:
             facts.keyring = f"_ses.{self.state.id}"
-        self.notify = Notify.of(self.store.path(self.state.id))
+        self.notify = relay(self.store.path(self.state.id))
         if self.notify is not None:
             self.notify.prepare()
             facts.env = [*env, self.notify.environment()]
@@ -143,12 +143,16 @@ class Making:
         return b""
 
     def _hooks(self, started: launch.Launch) -> bytes:
-        limits.apply(started.pid, self.spec["process"])
+        host.limit_process(started.pid, self.spec["process"])
         self.state.adopt(started.pid)
         if self.connect is not None:
             self.state.network = self.connect(started.pid)
+        wanted = self.spec.get("hooks")
+        if not wanted:
+            return b""
+        from ocimig.runtime import hooks
+
         document = self.document("creating")
-        wanted = self.spec.get("hooks") or {}
         hooks.run(wanted.get("prestart") or [], document, "prestart")
         hooks.run(wanted.get("createRuntime") or [], document, "createRuntime")
         return jsonio.dumps({**document, "status": CREATED}).encode()
@@ -182,3 +186,12 @@ class Making:
             lifecycle.delete(self.store, self.state.id, force=True)
         except OcimigError as error:
             log.warning(f"container {self.state.id}: not all of it could be removed: {error}")
+
+
+def relay(directory: str) -> "Notify | None":
+    """The relay of sd_notify(3), where our own environment asks for one."""
+    if not os.environ.get("NOTIFY_SOCKET"):
+        return None
+    from ocimig.runtime.notify import Notify
+
+    return Notify.of(directory)

@@ -1,7 +1,8 @@
 """The steps that `init` carries out: what each does in words, and its bytes. Never carries one out.
 
 One class here for one OP_ in init/init.c, fields in the same order. A step that needs a descriptor
-names its source; the launcher opens it in the host's view just before it sends the plan.
+names its source. What the launcher has (the start fifo, a pidfd) is sent along; all else init opens
+itself, in the host's namespaces, before the first step.
 """
 
 import struct
@@ -18,12 +19,17 @@ NO_FIFO = 2**64 - 1
 
 
 class Source:
-    """Something to open for init: kind is "tree", "null", "path", "namespace" or "fd"."""
+    """Something to open for a step; "fd" is one that the launcher holds by this name."""
 
     __slots__ = ("kind", "mappings", "name", "recursive")
 
     def __init__(
-        self, kind: str, name: str, *, recursive: bool = False, mappings: "dict[str, Any] | None" = None
+        self,
+        kind: str,
+        name: str,
+        *,
+        recursive: bool = False,
+        mappings: "dict[str, Any] | None" = None,
     ) -> None:
         self.kind = kind
         self.name = name
@@ -50,24 +56,45 @@ class Step:
         return self.words
 
 
+KINDS = {"tree": 1, "null": 2, "path": 3, "namespace": 4}
+OP_OPEN = 37
+
+
 class Encoder:
-    """Turns steps into the bytes of a plan and the list of sources to open, in order."""
+    """Turns steps into the bytes of a plan: first what is sent, then what is opened, then the steps."""
 
-    __slots__ = ("parts", "shared", "sources")
+    __slots__ = ("given", "opened", "parts", "places")
 
-    def __init__(self) -> None:
-        self.parts: list[bytes] = []
-        self.sources: list[Source] = []
-        self.shared: dict[tuple[str, str], int] = {}
+    def __init__(self, steps: "list[Step]") -> None:
+        sources = [field for step in steps for field in step.fields if isinstance(field, Source)]
+        self.given: list[Source] = []  # the launcher's, in order
+        self.opened: list[Source] = []  # init's, in order
+        self.places: dict[int, int] = {}  # id of a source -> its place among the descriptors
+        first: dict[tuple[str, str], int] = {}
+        for sent in (True, False):
+            for source in sources:
+                if (source.kind == "fd" or bool(source.mappings)) == sent:
+                    self._take(source, first, self.given if sent else self.opened)
+        self.parts = [self._encode(_open(source)) for source in self.opened]
+        self.parts += [self._encode(step) for step in steps]
 
-    def add(self, step: Step) -> None:
-        """Append one step."""
-        body = b"".join([self._field(field) for field in step.fields])
-        self.parts.append(struct.pack("=QQ", step.op, len(body)) + body)
+    def _take(
+        self, source: Source, first: "dict[tuple[str, str], int]", into: "list[Source]"
+    ) -> None:
+        place = len(self.given) + len(self.opened)
+        # A detached mount is attached once, so it is never shared; a namespace or a file may be.
+        known = place if source.kind == "tree" else first.setdefault(source.key(), place)
+        if known == place:
+            into.append(source)
+        self.places[id(source)] = known
 
     def plan(self) -> bytes:
         """All of it."""
         return b"".join(self.parts)
+
+    def _encode(self, step: Step) -> bytes:
+        body = b"".join([self._field(field) for field in step.fields])
+        return struct.pack("=QQ", step.op, len(body)) + body
 
     def _field(self, field: "Field") -> bytes:
         if isinstance(field, int):
@@ -77,22 +104,17 @@ class Encoder:
         if isinstance(field, bytes):
             return _blob(field)
         if isinstance(field, Source):
-            return struct.pack("=Q", self._index(field))
+            return struct.pack("=Q", self.places[id(field)])
         if field and isinstance(field[0], int):
             return struct.pack(f"={len(field) + 1}Q", len(field), *field)
-        return struct.pack("=Q", len(field)) + b"".join(
-            [_blob(encode(item)) for item in field if isinstance(item, str)]
-        )
+        words = [_blob(encode(item)) for item in field if isinstance(item, str)]
+        return struct.pack("=Q", len(words)) + b"".join(words)
 
-    def _index(self, source: Source) -> int:
-        if source.kind == "tree":  # a detached mount is attached once: never shared
-            self.sources.append(source)
-            return len(self.sources) - 1
-        key = source.key()
-        if key not in self.shared:
-            self.shared[key] = len(self.sources)
-            self.sources.append(source)
-        return self.shared[key]
+
+def _open(source: Source) -> Step:
+    """open_tree(2) or open(2)."""
+    words = f"open {source.name}"
+    return Step(OP_OPEN, words, KINDS[source.kind], source.name, int(source.recursive))
 
 
 def encode(text: str) -> bytes:

@@ -3,7 +3,7 @@
 launcher                                          init (first in the host's namespaces)
 ------------------------------------------------  ----------------------------------------------
 spawn it, put it into the cgroup
-header  magic u32 | descriptors u32 | bytes u32 ->
+magic u32 | descriptors u32 | opens u32 | bytes ->
 SCM_RIGHTS, 200 descriptors a byte              ->
 the plan: step u64 | bytes u64 | its fields     ->  carries out step after step
                                                 <-  SYNC code      waits
@@ -67,9 +67,9 @@ class Line:
     def __init__(self, socket: "_socket.socket") -> None:
         self.socket = socket
 
-    def send_plan(self, plan: bytes, fds: "list[int]") -> None:
-        """Hand over the plan and its descriptors."""
-        self._send(struct.pack("=III", MAGIC, len(fds), len(plan)))
+    def send_plan(self, plan: bytes, fds: "list[int]", opens: int) -> None:
+        """Hand over the plan, the descriptors it needs, and how many more it opens itself."""
+        self._send(struct.pack("=IIII", MAGIC, len(fds), opens, len(plan)))
         for start in range(0, len(fds), FD_BATCH):
             batch = fds[start : start + FD_BATCH]
             rights = struct.pack(f"={len(batch)}i", *batch)

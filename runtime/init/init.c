@@ -59,12 +59,12 @@ enum op {
 	OP_HOSTNAME, OP_LOOPBACK, OP_PROPAGATE, OP_ROOT, OP_MOUNT, OP_BIND, OP_SYMLINK, OP_DEVICE,
 	OP_MASK, OP_READONLY, OP_ATTR, OP_CONSOLE, OP_PIVOT, OP_HOOK, OP_MKDIR, OP_CWD,
 	OP_CREDENTIALS, OP_UMASK, OP_NO_NEW_PRIVS, OP_SECCOMP, OP_PERSONALITY, OP_SCHEDULER,
-	OP_IOPRIO, OP_LOOKUP, OP_READY, OP_WAIT_FIFO, OP_EXEC, OP_EXIT, OP_LAST
+	OP_IOPRIO, OP_LOOKUP, OP_READY, OP_WAIT_FIFO, OP_EXEC, OP_EXIT, OP_OPEN, OP_LAST
 };
 enum message { MSG_SYNC = 1, MSG_PID, MSG_FD, MSG_ERROR, MSG_WARNING };
 
 static int sock = -1, rootfd = -1, step_number;
-static int *fds, nfds, first_fd;
+static int *fds, nfds, room, first_fd; /* descriptors that steps name by their place */
 static char *state_json = "";
 static uint32_t state_length;
 static char executable[PATH_MAX];
@@ -352,6 +352,34 @@ static void wait_for_go(uint32_t code)
 		read_exactly(state_json, length);
 		state_length = length;
 	}
+}
+
+enum kind { KIND_TREE = 1, KIND_NULL, KIND_PATH, KIND_NAMESPACE };
+
+/*
+ * Open what a later step needs, while we are still in the host's namespaces and have all its rights:
+ * a bind mount's source may lie where the container's root may not look.
+ */
+static void do_open(struct reader *r)
+{
+	uint64_t kind = num(r);
+	char *path = str(r);
+	int flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC, fd;
+	struct stat st;
+
+	if (num(r))
+		flags |= AT_RECURSIVE;
+	if (kind == KIND_TREE || kind == KIND_NULL)
+		fd = syscall(SYS_open_tree, AT_FDCWD, path, flags);
+	else
+		fd = open(path, (kind == KIND_PATH ? O_PATH : O_RDONLY) | O_CLOEXEC);
+	if (fd < 0)
+		fail("open %s", path);
+	if (kind == KIND_NULL && (fstat(fd, &st) < 0 || st.st_rdev != makedev(1, 3)))
+		errno = ENODEV, fail("%s is not the null device", path);
+	if (nfds == room)
+		errno = EPROTO, fail("the plan opens more than it said");
+	fds[nfds++] = fd;
 }
 
 static void do_fork(void)
@@ -1010,6 +1038,7 @@ static void carry_out(uint16_t op, struct reader *r)
 	case OP_WAIT_FIFO: do_wait_fifo(r); break;
 	case OP_EXEC: do_exec(r); break;
 	case OP_EXIT: _exit(0);
+	case OP_OPEN: do_open(r); break;
 	case 0: case OP_LAST: errno = EPROTO; fail("unknown step %u", op);
 	default:
 		if (op > OP_LAST)
@@ -1018,11 +1047,12 @@ static void carry_out(uint16_t op, struct reader *r)
 	}
 }
 
-static void receive_fds(uint32_t count)
+static void receive_fds(uint32_t count, uint32_t opens)
 {
 	union { char space[CMSG_SPACE(FD_BATCH * sizeof(int))]; struct cmsghdr align; } control;
 
-	fds = calloc(count + 1, sizeof *fds);
+	room = count + opens;
+	fds = calloc(room + 1, sizeof *fds);
 	while (fds && (uint32_t)nfds < count) {
 		char byte;
 		struct iovec iov = { &byte, 1 };
@@ -1045,7 +1075,7 @@ static void receive_fds(uint32_t count)
 
 int main(int argc, char **argv)
 {
-	struct { uint32_t magic, fds, length; } head;
+	struct { uint32_t magic, fds, opens, length; } head;
 	sigset_t none;
 
 	if (argc != 3)
@@ -1062,9 +1092,9 @@ int main(int argc, char **argv)
 	fcntl(sock, F_SETFD, FD_CLOEXEC);
 	umask(0);
 	read_exactly(&head, sizeof head);
-	if (head.magic != 0x31494f43 || head.length > PLAN_MAX || head.fds > 65536)
+	if (head.magic != 0x31494f43 || head.length > PLAN_MAX || head.fds > 65536 || head.opens > 65536)
 		errno = EPROTO, fail("this is not a plan");
-	receive_fds(head.fds);
+	receive_fds(head.fds, head.opens);
 	char *plan = malloc(head.length + 1);
 	if (!plan)
 		fail("out of memory");
