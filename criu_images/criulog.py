@@ -6,6 +6,11 @@ from dataclasses import dataclass
 
 _ERROR = re.compile(r"^\((\d+\.\d+)\)\s+(?:(-?\d+):\s+)?Error \(([^)]*)\):\s*(.*)$")
 _TAIL = 1 << 20
+# Lines that CRIU calls errors and that stop nothing, or that only say that it stopped.
+_NOISE = re.compile(
+    r"rlimit: Can't setup RLIMIT_NOFILE|cgroupd: recv req error|(?:Restoring|Dumping) FAILED|"
+    r"Can't make .*stats|RPC client reported script error|Killing processes because of failure"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +67,8 @@ CAUSES = (
           "a process is being traced by a debugger", "detach the debugger"),
     Cause(r"Timeout reached", "the processes could not be stopped in time",
           "look for processes in uninterruptible sleep (state D)"),
+    Cause(r"File fd/\d+ has bad size (\d+) \(expect (\d+)\)",
+          "a file of the host has {0} bytes now and had {1} at the checkpoint"),
     Cause(r"File (\S+) has bad size (\d+) \(expect (\d+)\)",
           "the file {0} has {1} bytes now and had {2} at the checkpoint",
           "restore with the same files: they must not change in between"),
@@ -123,7 +130,7 @@ def errors(path: str) -> list[str]:
     found = []
     for line in data.decode(errors="replace").splitlines():
         match = _ERROR.match(line)
-        if match:
+        if match and not _NOISE.search(match[4]):
             found.append(f"{match[3].partition(':')[0]}: {match[4]}")
     return found
 
@@ -131,7 +138,7 @@ def errors(path: str) -> list[str]:
 def explain(path: str, message: str = "") -> Finding:
     """The log at `path`, and the first error CRIU reported itself, as one finding."""
     lines = errors(path)
-    if message and not lines:
+    if message and not lines and not _NOISE.search(message):
         lines = [message.strip()]
     for line in lines:
         for cause in CAUSES:

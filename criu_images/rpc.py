@@ -59,9 +59,12 @@ class Watch:
     stall: float = STALL_SECONDS
     seen: tuple[int, int] = (-1, -1)
     since: float = field(default_factory=time.monotonic)
+    stop: Callable[[], str] = lambda: ""  # a reason of the caller's
 
     def reason(self) -> str:
         """Why CRIU should be killed now, or an empty string."""
+        if words := self.stop():
+            return words
         size = _size(self.log)
         if size > self.log_limit:
             return f"its log grew beyond {self.log_limit >> 20} MiB"

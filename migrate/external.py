@@ -35,6 +35,7 @@ class External:
     source: str = ""
     below: str = ""  # cgroup: the part below the container's own cgroup
     controller: str = ""
+    slave: bool = False  # mounts that the host makes there later shall appear in the container
     options: tuple[str, ...] = ()  # tmpfs: size=, mode= and so on
     content: tuple[dict[str, Any], ...] = field(default=())
 
@@ -78,7 +79,8 @@ def decide(
         if mount.target == "/":
             continue
         if mount.target in sources:
-            external.append(External(key, "bind", mount.target, source=sources[mount.target]))
+            source = sources[mount.target]
+            external.append(External(key, "bind", mount.target, source=source, slave=mount.slave))
         elif mount.fstype in CGROUPS:
             external.append(_cgroup(mount, host, cgroups, key))
         elif mount.target == NOTIFY and mount.fstype != "tmpfs":

@@ -1,0 +1,213 @@
+"""Where CRIU restores: a mount namespace of its own, in which we lay out what it binds from.
+
+Nothing that is mounted here can be left on the host: the namespace ends with CRIU. /run and /tmp are
+fresh tmpfs in it, for CRIU's cache of kernel facts and its scratch directories.
+
+    /run/ocimig/root    the container's root file system
+    /run/ocimig/<key>   the source of each external mount
+"""
+
+import os
+import stat
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from ocimig.files import Fd
+from ocimig.migrate import tmpfs
+from ocimig.migrate.errors import MountGone, RestoreFailed
+from ocimig.migrate.external import External
+from ocimig.runtime.linux import mount, namespaces, openat2
+
+DIRECTORY = "/run/ocimig"
+ROOT = f"{DIRECTORY}/root"
+_CLONE = mount.OPEN_TREE_CLONE | mount.OPEN_TREE_CLOEXEC
+_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def enter(*, cgroup_namespace: Callable[[], None] | None = None) -> None:
+    """In the process that becomes CRIU: leave the host's mount namespace.
+
+    `cgroup_namespace` puts the process into the container's cgroup first: CRIU leaves cgroups to us,
+    and its children inherit the namespace rooted there.
+    """
+    if cgroup_namespace is not None:
+        cgroup_namespace()
+        namespaces.unshare(namespaces.CLONE_NEWCGROUP)
+    namespaces.unshare(namespaces.CLONE_NEWNS)
+    # A slave: the container's own slave mounts go on receiving what the host mounts.
+    mount.mount(None, "/", None, mount.MS_REC | mount.MS_SLAVE)
+    for path in ("/run", "/tmp"):  # noqa: S108  a fresh, private tmpfs
+        mount.mount("tmpfs", path, "tmpfs", mount.MS_NOSUID | mount.MS_NODEV, "mode=755")
+        mount.mount(None, path, None, mount.MS_PRIVATE)
+    os.mkdir(DIRECTORY, 0o700)
+
+
+class Sources:
+    """Detached mounts, made on the host, to be attached in CRIU's namespace."""
+
+    def __init__(self) -> None:
+        self._mounts: dict[str, int] = {}
+
+    def __enter__(self) -> "Sources":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for fd in self._mounts.values():
+            os.close(fd)
+        self._mounts.clear()
+
+    def add_root(self, path: str, *, slave: bool) -> None:
+        """The root file system; private, or what CRIU mounts on it would appear on the host."""
+        fd = mount.open_tree(mount.AT_FDCWD, path, _CLONE)
+        self._mounts["root"] = fd
+        kind = mount.MS_SLAVE if slave else mount.MS_PRIVATE
+        mount.mount_setattr(fd, "", mount.AT_EMPTY_PATH, propagation=kind)
+
+    def add(self, externals: Iterable[External], where: "Places") -> None:
+        """A source for every external mount. Raises MountGone naming all that are missing."""
+        missing = []
+        for item in externals:
+            try:
+                self._mounts[item.key] = _source(item, where)
+            except FileNotFoundError as error:
+                missing.append(str(error.filename or item.source))
+            except OSError as error:
+                reason = f"mount {item.target}: {error.strerror}"
+                raise RestoreFailed(id=where.id, reason=reason) from error
+        if missing:
+            raise MountGone(paths=", ".join(sorted(set(missing))))
+
+    def paths(self) -> Mapping[str, str]:
+        """key of an external mount -> its source in CRIU's namespace."""
+        return {key: f"{DIRECTORY}/{key}" for key in self._mounts if key != "root"}
+
+    def attach(self, pid: int) -> None:
+        """Put everything in place in the mount namespace of `pid`."""
+        with Fd(os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)) as namespace:
+            in_child(lambda: self._attach(namespace))
+
+    def _attach(self, namespace: int) -> None:
+        namespaces.setns(namespace, namespaces.CLONE_NEWNS)
+        for key, fd in self._mounts.items():
+            target = f"{DIRECTORY}/{key}"
+            if stat.S_ISDIR(os.fstat(fd).st_mode):
+                os.mkdir(target, 0o700)
+            else:
+                os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            mount.move_mount(fd, "", mount.AT_FDCWD, target, mount.MOVE_MOUNT_F_EMPTY_PATH)
+
+
+class Places:
+    """Where the things are on this host that external mounts are named after."""
+
+    __slots__ = ("bundle", "cgroups", "id", "notify")
+
+    def __init__(self, id: str, bundle: str, cgroups: Mapping[str, str], notify: str) -> None:
+        self.id = id
+        self.bundle = bundle
+        self.cgroups = cgroups
+        self.notify = notify
+
+
+def _source(item: External, where: Places) -> int:
+    if item.kind == "tmpfs":
+        return _tmpfs(item)
+    if item.kind == "null":
+        fd = mount.open_tree(mount.AT_FDCWD, "/dev/null", _CLONE)
+        if os.fstat(fd).st_rdev != os.makedev(1, 3):
+            os.close(fd)
+            raise OSError(0, "/dev/null of this host is not the null device")
+        return fd
+    path = item.source
+    if item.kind == "notify":
+        os.makedirs(where.notify, mode=0o755, exist_ok=True)
+        path = where.notify
+    elif item.kind == "cgroup":
+        path = os.path.join(where.cgroups.get(item.controller, ""), item.below).rstrip("/")
+    if not path.startswith("/"):
+        path = os.path.join(where.bundle, path)
+    fd = mount.open_tree(mount.AT_FDCWD, path, _CLONE)
+    if not item.slave:
+        mount.mount_setattr(fd, "", mount.AT_EMPTY_PATH, propagation=mount.MS_PRIVATE)
+    return fd
+
+
+def _tmpfs(item: External) -> int:
+    with Fd(mount.fsopen("tmpfs")) as config:
+        mount.fsconfig(config, mount.FSCONFIG_SET_STRING, "source", "tmpfs")
+        for word in item.options:
+            name, equals, value = word.partition("=")
+            if equals:
+                mount.fsconfig(config, mount.FSCONFIG_SET_STRING, name, value)
+            else:
+                mount.fsconfig(config, mount.FSCONFIG_SET_FLAG, name)
+        mount.fsconfig(config, mount.FSCONFIG_CMD_CREATE)
+        fd = mount.fsmount(config)
+    try:
+        with Fd(os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)) as directory:
+            tmpfs.fill(directory, item.content)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def in_child(work: Callable[[], Any]) -> None:
+    """Do `work` in a forked child (it changes namespaces) and raise here what it raised there."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if not pid:
+        try:
+            work()
+            os._exit(0)
+        except BaseException as error:  # noqa: BLE001  the parent raises it
+            number = error.errno if isinstance(error, OSError) else 0
+            os.write(writer, f"{number or 0} {error}".encode()[:4000])
+        finally:
+            os._exit(1)
+    os.close(writer)
+    with Fd(reader):
+        said = b""
+        while part := os.read(reader, 65536):
+            said += part
+    if os.waitpid(pid, 0)[1]:
+        number, _, words = said.decode(errors="replace").partition(" ")
+        raise OSError(int(number or 0), words or "a helper process died")
+
+
+def make_mount_points(rootfs: str, targets: Iterable[tuple[str, bool]], id: str) -> None:
+    """Make missing mount points (path, whether a directory) in the root file system, never outside it."""
+    with Fd(os.open(rootfs, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as root:
+        for target, directory in targets:
+            try:
+                _make_one(root, target, directory)
+            except OSError as error:
+                raise RestoreFailed(id=id, reason=f"mount point {target}: {error.strerror}") from error
+
+
+def _make_one(root: int, target: str, directory: bool) -> None:
+    resolve = openat2.RESOLVE_IN_ROOT | openat2.RESOLVE_NO_MAGICLINKS
+    try:
+        os.close(openat2.openat2(root, target, os.O_PATH, 0, resolve))
+        return
+    except FileNotFoundError:
+        pass
+    parts = [part for part in target.split("/") if part]
+    current = os.dup(root)
+    try:
+        for number, part in enumerate(parts):
+            path = "/" + "/".join(parts[: number + 1])
+            last = number == len(parts) - 1
+            if last and not directory:
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+                os.close(os.open(part, flags, 0o644, dir_fd=current))
+                return
+            try:
+                below = openat2.openat2(root, path, os.O_RDONLY | os.O_DIRECTORY, 0, resolve)
+            except FileNotFoundError:
+                os.mkdir(part, 0o755, dir_fd=current)
+                below = os.open(part, _FLAGS, dir_fd=current)
+            os.close(current)
+            current = below
+    finally:
+        os.close(current)
