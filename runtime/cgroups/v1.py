@@ -88,6 +88,22 @@ class CgroupV1:
                     pass  # the reason why it failed is what the person must read
             raise
 
+    def adopt(self, pid: int, unit: str, owner: int = -1) -> None:
+        """Take over what systemd made for its unit; what it does not know of is made by the same name.
+
+        Nothing is given to `owner`: v1 cannot be delegated safely.
+        """
+        from ocimig.runtime.cgroups import layout
+
+        here = layout.read(str(pid)).unified if pid else None
+        if here is None or not here.own.endswith("/" + unit):
+            self.paths.pop(UNIFIED, None)  # systemd keeps its tree in name=systemd alone
+        for path in self.directories():
+            tree.make(path)
+        self._prepare()
+        if pid:
+            self.add(pid)
+
     def _make(self, controller: str, path: str, made: "list[str]") -> None:
         try:
             if tree.make(path):

@@ -143,6 +143,20 @@ class CgroupV2:
             # Somebody above made a threaded subtree: cpu and pids limits work in it, memory and io do not.
             tree.write(f"{path}/cgroup.type", "threaded")
 
+    def adopt(self, pid: int, unit: str, owner: int = -1) -> None:
+        """Take over the directory that systemd made for its unit, with `pid` in it."""
+        from ocimig.runtime.cgroups import layout
+
+        here = layout.read(str(pid)).unified if pid else None
+        if here is not None and here.own.endswith("/" + unit):
+            self.path = here.here()  # a user's manager has a place of its own
+        current = self.mountpoint
+        for name in self.path[len(self.mountpoint) :].strip("/").split("/"):
+            enable(current)
+            current = f"{current}/{name}"
+        if owner > 0:
+            self._delegate(owner)
+
     def _delegate(self, owner: int) -> None:
         names = tree.read("/sys/kernel/cgroup/delegate").split() or _DELEGATED
         os.chown(self.path, owner, -1)
