@@ -73,7 +73,10 @@ class CheckpointOptions:
 
 @dataclass(slots=True)
 class Frozen:
-    """The container while CRIU waits in post-dump: stopped, locked, all images written."""
+    """The container while CRIU waits in post-dump: stopped, locked, all images written.
+
+    Who sets `held` takes over: from then on nothing here thaws or unlocks it, whatever fails.
+    """
 
     id: str
     pid: int
@@ -81,6 +84,7 @@ class Frozen:
     manifest: Manifest
     pids: list[int]
     times: dict[str, float] = field(default_factory=dict)
+    held: bool = False
 
 
 OnFrozen = Callable[[Frozen], None]
@@ -117,6 +121,16 @@ def checkpoint(
     return made
 
 
+def foresee(state: ContainerState) -> dict[str, Any]:
+    """The descriptors that a restore will need, as far as they can be known before the freeze."""
+    mounts = {mount.id for mount in mountinfo.read(state.pid)}
+    inside = [state.pid, *proc.descendants(state.pid)]
+    return {
+        "streams": state.descriptors or descriptors.streams(state.pid),
+        "files": [file.to_json() for file in descriptors.host_files(inside, mounts, state.pid)],
+    }
+
+
 class _Checkpoint:
     """One checkpoint in the making."""
 
@@ -138,6 +152,9 @@ class _Checkpoint:
         self.mount_ids: set[int] = set()
         self.lock: netlock.NetworkLock | None = None
         self.made = False
+        self.pids: list[int] = []
+        self.frozen: Frozen | None = None
+        self.paused = facts.frozen(self.state)
         self.signals = Deferred()
 
     def run(self) -> CheckpointImage:
@@ -344,7 +361,7 @@ class _Checkpoint:
     def _ready(self, _: rpc.Notice) -> None:
         """CRIU is warm; the next thing it does is the freeze."""
         if self.lock is not None:
-            self.lock.announce({"pid": self.state.pid, "paused": facts.frozen(self.state)})
+            self.lock.announce({"pid": self.state.pid, "paused": self.paused})
         if self.wanted.before_freeze is not None:
             self.wanted.before_freeze()
         self.signals.check(f"{self.state.id} was not touched")
@@ -392,15 +409,15 @@ class _Checkpoint:
         self._write_documents()
         if self.manifest.facts.get("files"):
             entries.forget_external_sizes(self.partial.directory, binary.find())
-        if self.on_frozen is not None:
-            self._promote()
-            self.on_frozen(self._value())
-            self.signals.check(f"{self.state.id} runs on")
         if not self.wanted.leave_running:
             # Frozen and not yet given up: what cannot be made durable now can still be taken back.
             self._seal()
             self._promote()
-            self.gone = True
+        if self.on_frozen is not None:
+            self._promote()
+            self.frozen = self._value()
+            self.on_frozen(self.frozen)
+        self.gone = not self.wanted.leave_running
         self.times["done"] = time.monotonic()
 
     def _value(self) -> Frozen:
@@ -451,7 +468,7 @@ class _Checkpoint:
     def _unlock(self) -> None:
         """Whatever happened. Only a dead container's namespace, given by path, stays locked: its
         connections wait in the images, and the kernel would answer their peers with a reset."""
-        if self.lock is None:
+        if self.lock is None or self._held():
             return
         holds = self.gone and self.wanted.tcp_established and self._joined_network()
         try:
@@ -462,17 +479,22 @@ class _Checkpoint:
         except OSError as error:
             log.error(f"the network of {self.state.id} stays locked: {error}")
 
+    def _held(self) -> bool:
+        return self.frozen is not None and self.frozen.held
+
     def _joined_network(self) -> bool:
         entries = self.spec.get("linux", {}).get("namespaces") or []
         return any(each["type"] == "network" and each.get("path") for each in entries)
 
     def _after_kill(self) -> None:
         """CRIU died: the kernel let the processes go, but not their sockets, nor a v1 freezer."""
+        if self._held():
+            return
         self._unlock()
         group = cgroups.from_facts(self.state.cgroups) if self.state.cgroups else None
         pids = group.pids() if group is not None else [self.state.pid]
         netlock.clear_repair(pids)
-        if group is not None and group.frozen() and not self.times.get("paused"):
+        if group is not None and group.frozen() and not self.paused:
             group.thaw()
 
     def _times_done(self) -> None:
@@ -486,6 +508,8 @@ class _Checkpoint:
 
     def _clean(self) -> None:
         """Remove what we made: the images go, the log stays, an older checkpoint too."""
+        if self._held():
+            return  # they may be all that is left of it
         try:
             files.remove_tree(self.partial.directory)
             if self.on_frozen is not None and not self.gone:

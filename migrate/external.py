@@ -143,6 +143,11 @@ def _of_host(
 
 
 def _devices_seen_twice(mounts: list[Mount]) -> set[str]:
-    """File systems mounted whole at two places: to make each anew would part them."""
-    whole = [mount.device for mount in mounts if mount.root == "/"]
+    """File systems mounted whole at two places: to make each anew would part them.
+
+    Not so where nobody can write: the directories of maskedPaths share one empty tmpfs.
+    """
+    whole = [
+        mount.device for mount in mounts if mount.root == "/" and "ro" not in mount.super_options
+    ]
     return {device for device in whole if whole.count(device) > 1}

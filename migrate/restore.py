@@ -39,9 +39,10 @@ OnRestored = Callable[[int], None]
 class RestoreOptions:
     """As the options of `ocimig restore`, which have runc's names and meaning.
 
-    `stdio` are the descriptors that take the place of the container's pipes; `connect` builds its
-    network in a namespace (a descriptor) and returns the facts of it; `verify` false only for images
-    that were verified already.
+    `stdio` are the descriptors that take the place of the container's pipes. Its network is built by
+    `connect` in a namespace (a descriptor), which returns the facts of it; or `netns` is that namespace,
+    built before, and `network` are its facts. `verify` false is only for images that were verified
+    already.
     """
 
     image_path: str = "checkpoint"
@@ -68,6 +69,8 @@ class RestoreOptions:
     systemd_cgroup: bool = False
     stdio: tuple[int, int, int] = (0, 1, 2)
     connect: Connect | None = None
+    netns: int = -1
+    network: dict[str, Any] | None = None
     verify: bool = True
 
 
@@ -167,11 +170,17 @@ class Restoration:
 
     # -- before the images --------------------------------------------------------------------------
 
-    def prepare(self, spec: dict[str, Any], *, bundle: str = "") -> None:
-        """Take the name, make the cgroup, start CRIU and warm it. `spec` is the container's config.json."""
+    def prepare(
+        self, spec: dict[str, Any], *, bundle: str = "", foreseen: Mapping[str, Any] | None = None
+    ) -> None:
+        """Take the name, make the cgroup, start CRIU and warm it. `spec` is the container's config.json.
+
+        `foreseen` is what `checkpoint.foresee` said on the other side: descriptors have to be handed to
+        CRIU when it starts. Where it was wrong, `run` starts CRIU again.
+        """
         self.times["begin"] = time.monotonic()
         self.spec = spec
-        place = os.path.abspath(bundle or self.wanted.bundle or ".")
+        place = os.path.abspath(bundle or self.wanted.bundle or self._usual_bundle())
         rootfs = os.path.realpath(os.path.join(place, spec["root"]["path"]))
         if not os.path.isdir(rootfs):
             raise RestoreFailed(id=self.id, reason=f"root file system {rootfs} does not exist")
@@ -185,8 +194,14 @@ class Restoration:
         self.store.save_config(self.id, spec, sync=False)
         self._make_cgroup()
         self._make_network()
-        self._start()
+        self._start(foreseen if foreseen is not None else self.manifest.facts)
         self.times["warm"] = time.monotonic()
+
+    def _usual_bundle(self) -> str:
+        """The working directory when it is a bundle, as runc has it; else the one it had."""
+        if os.path.exists("config.json"):
+            return "."
+        return str((self.manifest.facts.get("state") or {}).get("bundle") or ".")
 
     def _make_cgroup(self) -> None:
         assert self.state is not None
@@ -203,6 +218,12 @@ class Restoration:
         given = self._namespaces()
         if "network" not in given or ("user" in given and not given["network"]):
             return  # the host's; or CRIU makes it inside the user namespace, and we fill it then
+        assert self.state is not None
+        if self.wanted.netns >= 0:
+            self.netns = os.dup(self.wanted.netns)
+            self.state.network = self.wanted.network
+            self._set_sysctls(self.netns)
+            return
         if given["network"]:
             self.netns = _open_namespace(given["network"], self.id)
             return
@@ -212,19 +233,23 @@ class Restoration:
     def _fill_network(self, netns: int) -> None:
         assert self.state is not None
         netlink.loopback_up(netns)
+        self._set_sysctls(netns)
+        if self.wanted.connect is not None:
+            self.state.network = self.wanted.connect(netns)
+
+    def _set_sysctls(self, netns: int) -> None:
+        """Those of the network; the others are in the images."""
         wanted = (self.spec.get("linux") or {}).get("sysctl") or {}
         with netlink.Inside(netns):
             for name, value in wanted.items():
                 if name.startswith(("net.", "net/")):
                     _sysctl(name, str(value), self.id)
-        if self.wanted.connect is not None:
-            self.state.network = self.wanted.connect(netns)
 
     def _namespaces(self) -> dict[str, str]:
         entries = (self.spec.get("linux") or {}).get("namespaces") or []
         return {each["type"]: each.get("path") or "" for each in entries}
 
-    def _start(self) -> None:
+    def _start(self, facts: Mapping[str, Any]) -> None:
         group = self.group
         assert group is not None
         own_view = "cgroup" in self._namespaces()
@@ -233,7 +258,7 @@ class Restoration:
             group.add(os.getpid())
             stage.enter(cgroup_namespace=(lambda: None) if own_view else None)
 
-        self._collect_descriptors()
+        self._collect_descriptors(facts)
         self.session = rpc.Session(binary.find())
         shell = self.wanted.shell_job
         self.session.start(
@@ -244,15 +269,14 @@ class Restoration:
         if self.wanted.lazy_pages:
             features.require_lazy_pages(able)
 
-    def _collect_descriptors(self) -> None:
-        """Streams and files of the host, when the image is there already; namespaces always."""
+    def _collect_descriptors(self, facts: Mapping[str, Any]) -> None:
+        """Namespaces, streams, files of the host."""
         given = self._namespaces()
         if self.netns >= 0:
             self.held.add(NAMESPACE_KEYS["network"], self.netns, ours=False)
         if given.get("pid"):
             fd = _open_namespace(given["pid"], self.id)
             self.held.add(NAMESPACE_KEYS["pid"], fd, ours=True)
-        facts = self.manifest.facts
         for number, name in enumerate(facts.get("streams", [])[:3]):
             if name.startswith(("pipe:[", "socket:[")):
                 self.held.add(name, self.wanted.stdio[number], ours=False)
@@ -270,6 +294,11 @@ class Restoration:
             options.empty_namespaces(self.wanted.empty_ns)
         if self.session is None:
             self.prepare(self.image.config())
+        elif not self._wanted_keys() <= set(self.held.keys):
+            self.session.close()
+            self.held.close()
+            self.held = _Held()
+            self._start(self.manifest.facts)
         assert self.session is not None
         assert self.state is not None
         externals = [External.from_json(value) for value in self.manifest.facts.get("mounts", [])]
@@ -288,6 +317,11 @@ class Restoration:
             self.lock.remove()
         self._show_times()
         return self.state
+
+    def _wanted_keys(self) -> set[str]:
+        facts = self.manifest.facts
+        streams = {name for name in facts.get("streams", []) if name.startswith(("pipe:", "socket:"))}
+        return streams | {str(value["key"]) for value in facts.get("files", [])}
 
     def _lock_network(self) -> None:
         if self.netns >= 0 and self._keeps_connections():
