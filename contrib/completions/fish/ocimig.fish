@@ -124,7 +124,7 @@ complete -c ocimig -n "__fish_seen_subcommand_from checkpoint" -l page-server -x
 complete -c ocimig -n "__fish_seen_subcommand_from checkpoint" -l status-fd -x -d 'write one zero byte here when lazy pages are ready'
 complete -c ocimig -n "__fish_seen_subcommand_from checkpoint" -s h -l help -d 'show this help'
 complete -c ocimig -n "__fish_seen_subcommand_from checkpoint" -a "(__ocimig_ids)"
-complete -c ocimig -n "__fish_seen_subcommand_from restore" -s b -l bundle -r -F -d 'directory with config.json (default: the one it had)'
+complete -c ocimig -n "__fish_seen_subcommand_from restore" -s b -l bundle -r -F -d 'directory with config.json (default: the working directory)'
 complete -c ocimig -n "__fish_seen_subcommand_from restore" -l image-path -r -F -d 'directory of the image (default: ./checkpoint)'
 complete -c ocimig -n "__fish_seen_subcommand_from restore" -l work-path -r -F -d 'directory of CRIU\'s logs and statistics (default: in the image)'
 complete -c ocimig -n "__fish_seen_subcommand_from restore" -s d -l detach -d 'do not wait for the process'
@@ -157,8 +157,14 @@ complete -c ocimig -n "__fish_seen_subcommand_from migrate" -l remote-root -x -d
 complete -c ocimig -n "__fish_seen_subcommand_from migrate" -s n -l dry-run -d 'look at both hosts, report, change nothing'
 complete -c ocimig -n "__fish_seen_subcommand_from migrate" -l json -d 'the report as JSON'
 complete -c ocimig -n "__fish_seen_subcommand_from migrate" -l progress -x -a "auto plain json none" -d 'how progress is shown on stderr (default: auto)'
+complete -c ocimig -n "__fish_seen_subcommand_from migrate" -l tcp-close -d 'close established TCP connections instead of keeping them'
+complete -c ocimig -n "__fish_seen_subcommand_from migrate" -l file-locks -d 'keep file locks'
+complete -c ocimig -n "__fish_seen_subcommand_from migrate" -l link-remap -d 'keep files that are open but no longer have a name'
+complete -c ocimig -n "__fish_seen_subcommand_from migrate" -l ext-unix-sk -d 'keep unix sockets whose other end is outside'
+complete -c ocimig -n "__fish_seen_subcommand_from migrate" -l keep-source-files -d 'leave the bundle here when it has moved'
 complete -c ocimig -n "__fish_seen_subcommand_from migrate" -l resume -d 'finish a migration that is in doubt'
 complete -c ocimig -n "__fish_seen_subcommand_from migrate" -l abort -d 'give up a migration that is in doubt: it runs on here'
+complete -c ocimig -n "__fish_seen_subcommand_from migrate" -l assume-destination-dead -d 'with --resume: it runs on here although the other host does not answer; if it runs there, there are two'
 complete -c ocimig -n "__fish_seen_subcommand_from migrate" -s h -l help -d 'show this help'
 complete -c ocimig -n "__fish_seen_subcommand_from migrate" -a "(__ocimig_ids)"
 complete -c ocimig -n "__fish_seen_subcommand_from recover" -l json -d 'the findings as JSON'

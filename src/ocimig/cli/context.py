@@ -25,10 +25,12 @@ def root(call: "Call") -> str:
 
 
 def store(call: "Call") -> Store:
+    """The containers that this command line is about."""
     return Store(root(call))
 
 
 def systemd_cgroup(call: "Call") -> bool:
+    """Whether systemd makes the cgroups, in runc's words or in crun's."""
     return call.flag("systemd-cgroup") or call.text("cgroup-manager") == "systemd"
 
 

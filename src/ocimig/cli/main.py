@@ -10,7 +10,7 @@ import sys
 from ocimig import log
 from ocimig.cli import fast
 from ocimig.cli.verbs import Call, InvalidSetting, Misuse
-from ocimig.errors import OcimigError
+from ocimig.errors import Interrupted, OcimigError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -140,9 +140,9 @@ def _report(error: OcimigError, call: "Call | None", program: str) -> int:
         _complain(f"hint: {error.advice}")
     if call is not None and call.flag("debug"):
         _print_traceback(error)
-    if call is None:
+    if call is None or isinstance(error, Interrupted) or not call.verb.contract:
         return error.code
-    return call.verb.failure if call.verb.contract else error.code
+    return call.verb.failure
 
 
 def _phrase(error: OcimigError, call: "Call | None", program: str) -> str:

@@ -21,7 +21,9 @@ class View(Protocol):
 
     def __call__(self, event: Event) -> None: ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Nothing more comes: end the line that may stand open."""
+        ...
 
 
 def view(how: str, fd: int = _STDERR) -> View:

@@ -118,17 +118,21 @@ class Call:
         return key in self.options or key in self.outer
 
     def flag(self, key: str) -> bool:
+        """Whether a FLAG was given."""
         return bool(self._value(key, FLAG))
 
     def text(self, key: str, default: str = "") -> str:
+        """The value of a TEXT option."""
         value = self._value(key, TEXT)
         return value if isinstance(value, str) else default
 
     def number(self, key: str, default: int = 0) -> int:
+        """The value of a NUMBER option."""
         value = self._value(key, NUMBER)
         return value if isinstance(value, int) else default
 
     def many(self, key: str) -> "list[str]":
+        """Every value of a MANY option."""
         value = self._value(key, MANY)
         return value if isinstance(value, list) else []
 

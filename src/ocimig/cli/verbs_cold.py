@@ -87,8 +87,7 @@ COLD = {
             "restore", "ocimig.cli.commands.criu:restore",
             "bring a container back from files",
             options=(
-                Option("-b, --bundle", "directory with config.json (default: the one it had)",
-                       TEXT, "DIR", file=True),
+                HOT["run"].by_name["bundle"],
                 _IMAGE, _WORK,
                 Option("--parent-path", "accepted: the image knows its parent", TEXT, "DIR",
                        file=True, hidden=True),
@@ -122,8 +121,16 @@ COLD = {
                 Option("-n, --dry-run", "look at both hosts, report, change nothing", FLAG),
                 Option("--json", "the report as JSON", FLAG),
                 _PROGRESS,
+                Option("--tcp-close", "close established TCP connections instead of keeping them", FLAG),
+                Option("--file-locks", "keep file locks", FLAG),
+                Option("--link-remap", "keep files that are open but no longer have a name", FLAG),
+                Option("--ext-unix-sk", "keep unix sockets whose other end is outside", FLAG),
+                Option("--keep-source-files", "leave the bundle here when it has moved", FLAG),
                 Option("--resume", "finish a migration that is in doubt", FLAG),
                 Option("--abort", "give up a migration that is in doubt: it runs on here", FLAG),
+                Option("--assume-destination-dead",
+                       "with --resume: it runs on here although the other host does not answer; if it "
+                       "runs there, there are two", FLAG),
             ),
             description=(
                 "The bundle and its root file system, the memory, the established TCP connections "

@@ -68,7 +68,8 @@ def sources() -> tuple[Source, ...]:
         found += [_source(path, ROOT, room) for path in sorted((ROOT / room).rglob("*.py"))]
     hall = ROOT / "src/ocimig"
     for path in sorted([*hall.glob("*.py"), *(hall / "cli").rglob("*.py")]):
-        room = "cli" if path.is_relative_to(hall / "cli") else "floor"
+        door = path.is_relative_to(hall / "cli") or path.name == "__main__.py"
+        room = "cli" if door else "floor"
         found.append(_source(path, hall, room))
     return tuple(found)
 

@@ -1,4 +1,4 @@
-"""spec, features, doctor: what this runtime is and where it stands."""
+"""spec and features: what this runtime starts from, and what it can do."""
 
 import os
 
@@ -10,10 +10,12 @@ from ocimig.errors import OcimigError
 class SpecExists(OcimigError):
     """`spec` never overwrites a file that somebody may have edited."""
 
-    message = "File config.json exists. Remove it first"
+    message = "{reason}"
 
     def __init__(self, *, path: str) -> None:
-        super().__init__(path=path)
+        super().__init__(
+            reason="File config.json exists. Remove it first", path=path
+        )  # runc's words
 
 
 class CannotWriteSpec(OcimigError):
@@ -26,6 +28,7 @@ class CannotWriteSpec(OcimigError):
 
 
 def spec(call: Call) -> int:
+    """Write config.json."""
     from ocimig.runtime import template
 
     path = os.path.join(os.path.abspath(call.text("bundle") or "."), "config.json")
@@ -41,6 +44,7 @@ def spec(call: Call) -> int:
 
 
 def features(call: Call) -> int:
+    """Print the features document of the specification."""
     from ocimig.runtime import features as room
 
     print(jsonio.dumps(room.document(), indent=4))

@@ -20,6 +20,7 @@ class InvalidExec(OcimigError):
 
 
 def execute(call: "Call") -> int:
+    """Run a command, or the process of a file, in a container."""
     from ocimig.runtime import exec as room
 
     store = context.store(call)

@@ -9,12 +9,14 @@ from ocimig.errors import OcimigError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ocimig.cli.verbs import Call
-    from ocimig.runtime.create import Connect, CreateOptions
+    from ocimig.runtime.create import CreateOptions
+    from ocimig.runtime.making import Connect
 
 _DEFAULT_SIGNAL = "TERM"
 
 
 def create(call: "Call") -> int:
+    """Make a container that waits for `start`."""
     from ocimig.runtime import create as room
 
     bundle = _bundle(call)
@@ -29,6 +31,7 @@ def create(call: "Call") -> int:
 
 
 def start(call: "Call") -> int:
+    """Let a created container's process run."""
     from ocimig.runtime import create as room
 
     room.start(context.store(call), call.arguments[0])
@@ -36,6 +39,7 @@ def start(call: "Call") -> int:
 
 
 def run(call: "Call") -> int:
+    """create and start in one; the exit status of the process, unless --detach."""
     from ocimig.runtime import create as room
 
     bundle = _bundle(call)
@@ -49,6 +53,7 @@ def run(call: "Call") -> int:
 
 
 def kill(call: "Call") -> int:
+    """Send a signal, TERM by default."""
     from ocimig.runtime import lifecycle
     from ocimig.runtime.errors import UnknownSignal
     from ocimig.runtime.linux import process
@@ -83,6 +88,7 @@ def delete(call: "Call") -> int:
 
 
 def pause(call: "Call") -> int:
+    """Freeze every process."""
     from ocimig.runtime import lifecycle
 
     lifecycle.pause(context.store(call), call.arguments[0])
@@ -90,6 +96,7 @@ def pause(call: "Call") -> int:
 
 
 def resume(call: "Call") -> int:
+    """Thaw a paused container."""
     from ocimig.runtime import lifecycle
 
     lifecycle.resume(context.store(call), call.arguments[0])

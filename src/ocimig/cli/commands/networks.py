@@ -1,9 +1,10 @@
-"""The network of a container that is being created: what --net or its annotations ask for."""
+"""The network of a container that is being made: what --net, its annotations or its image ask for."""
 
 import os
 from collections.abc import Callable
 from typing import Any
 
+from ocimig.criu_images.image import CheckpointImage
 from ocimig.migrate import network
 from ocimig.runtime import validate
 
@@ -24,5 +25,18 @@ def connector(text: str, config: str, id: str) -> Callable[[int], dict[str, Any]
             return network.connect(namespace, found, id)
         finally:
             os.close(namespace)
+
+    return connect
+
+
+def restorer(image: str, id: str) -> Callable[[int], dict[str, Any]] | None:
+    """What builds, in a namespace, the network that ocimig had built for the container in the image."""
+    saved = (CheckpointImage(image).manifest().facts.get("state") or {}).get("network")
+    if not saved:
+        return None
+    config = network.from_facts(saved)
+
+    def connect(netns: int) -> dict[str, Any]:
+        return network.connect(netns, config, id)
 
     return connect

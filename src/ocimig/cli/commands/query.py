@@ -22,6 +22,7 @@ class NoRoot(OcimigError):
 
 
 def state(call: "Call") -> int:
+    """The state of one container as JSON."""
     from ocimig.runtime import lifecycle
 
     print(jsonio.dumps(lifecycle.state_document(context.store(call), call.arguments[0]), indent=2))
@@ -29,6 +30,7 @@ def state(call: "Call") -> int:
 
 
 def list_(call: "Call") -> int:
+    """Every container, as a table, as JSON or only by id."""
     from ocimig.runtime import observe
 
     store = context.store(call)
@@ -47,6 +49,7 @@ def list_(call: "Call") -> int:
 
 
 def ps(call: "Call") -> int:
+    """The processes of a container."""
     from ocimig.runtime import observe
 
     store = context.store(call)

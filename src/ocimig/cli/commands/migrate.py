@@ -1,0 +1,135 @@
+"""migrate, recover and agent: containers between hosts."""
+
+from typing import TYPE_CHECKING
+
+from ocimig import jsonio
+from ocimig.cli import context, progress_view
+from ocimig.cli.verbs import Call, Misuse
+from ocimig.errors import OcimigError
+
+if TYPE_CHECKING:
+    from ocimig.migrate.engine import MigrateOptions
+    from ocimig.migrate.report import Report
+    from ocimig.migrate.transport import Target
+
+_IN_DOUBT = 21
+
+
+def migrate(call: Call) -> int:
+    """Move a container, or settle a move that has no known end; then the report."""
+    settling = [name for name in ("resume", "abort") if call.flag(name)]
+    if len(settling) > 1:
+        raise _misuse(call, "--resume and --abort exclude each other")
+    if call.flag("assume-destination-dead") and not call.flag("resume"):
+        raise _misuse(call, "--assume-destination-dead goes with --resume")
+    if len(call.arguments) < 2 and not settling:
+        raise _misuse(call, '"migrate" requires exactly 2 argument(s): ID [USER@]HOST')
+    if settling and len(call.arguments) > 1:
+        raise _misuse(call, f"--{settling[0]} knows the host: only ID is needed")
+    view = progress_view.view(call.text("progress", "auto"))
+    try:
+        report = _settle(call, settling[0]) if settling else _move(call, view)
+    except OcimigError as error:
+        view.close()
+        if call.flag("json"):
+            print(jsonio.dumps(_failure(call, error), indent=2))
+        raise
+    except BaseException:
+        view.close()
+        raise
+    view.close()
+    _show(report, call)
+    return 0
+
+
+def recover(call: Call) -> int:
+    """Settle what a crash left unfinished; one line each."""
+    from ocimig.migrate import recover as room
+
+    found = room.recover(context.store(call), tuple(call.arguments))
+    if call.flag("json"):
+        print(jsonio.dumps([each.to_dict() for each in found], indent=2))
+    else:
+        for each in found:
+            print(f"{each.subject}: {each.text}" + (f"; {each.fix}" if each.fix else ""))
+    return _IN_DOUBT if any(not each.settled for each in found) else 0
+
+
+def agent(call: Call) -> int:
+    """The far side: its standard input and output belong to the conversation."""
+    from ocimig.migrate import agent as room
+
+    room.serve(0, 1, context.root(call))
+    return 0
+
+
+def _move(call: Call, observer: progress_view.View) -> "Report":
+    from ocimig.migrate import engine
+
+    return engine.migrate(
+        context.store(call), call.arguments[0], _target(call), _options(call), observer
+    )
+
+
+def _settle(call: Call, how: str) -> "Report":
+    from ocimig.migrate import recover as room
+
+    store, id = context.store(call), call.arguments[0]
+    if how == "abort":
+        return room.abort(store, id, _options(call))
+    return room.resume(store, id, _options(call))
+
+
+def _target(call: Call) -> "Target":
+    from ocimig.migrate.transport import Target
+
+    return Target.parse(
+        call.arguments[1],
+        port=call.number("port"),
+        identity=call.text("identity"),
+        known_hosts=call.text("known-hosts"),
+        accept_new=call.flag("accept-new-host-key"),
+    )
+
+
+def _options(call: Call) -> "MigrateOptions":
+    from ocimig.migrate.engine import MigrateOptions
+
+    return MigrateOptions(
+        transport=call.text("transport", "paramiko"),
+        remote_command=call.text("remote-command"),
+        remote_root=call.text("remote-root"),
+        dry_run=call.flag("dry-run"),
+        tcp_close=call.flag("tcp-close"),
+        file_locks=call.flag("file-locks"),
+        link_remap=call.flag("link-remap"),
+        ext_unix_sk=call.flag("ext-unix-sk"),
+        keep_source_files=call.flag("keep-source-files"),
+        assume_destination_dead=call.flag("assume-destination-dead"),
+    )
+
+
+def _show(report: "Report", call: Call) -> None:
+    if call.flag("json"):
+        print(jsonio.dumps(report.to_dict(), indent=2))
+        return
+    for line in report.lines():
+        print(line)
+
+
+def _failure(call: Call, error: OcimigError) -> dict[str, object]:
+    """What --json says of a failure: the fields that a report has too, and the error."""
+    return {
+        "id": call.arguments[0],
+        "target": call.arguments[1] if len(call.arguments) > 1 else "",
+        "outcome": "failed",
+        "error": str(error),
+        "hint": error.advice,
+        "code": error.code,
+    }
+
+
+def _misuse(call: Call, reason: str) -> Misuse:
+    error = Misuse(reason, code=2, verb=call.verb)
+    error.outer = call.outer
+    return error
