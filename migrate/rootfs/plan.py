@@ -41,7 +41,21 @@ def plan(previous: Index, now: Index, suspects: Collection[int] = ()) -> Plan:
         elif not before.same(entry) or (suspects and entry.inode in suspects):
             made.creations.append(path)
             made.updates.add(path)
+    _touched(now, made)
     return made
+
+
+def _touched(now: Index, made: Plan) -> None:
+    """Add directories whose times our own removals and creations change over there."""
+    known = set(made.creations)
+    for path in [*made.removals, *made.creations]:
+        if path in made.updates or not path:
+            continue
+        parent = split(path)[0]
+        if parent in now.entries and parent not in known:
+            known.add(parent)
+            made.creations.append(parent)
+            made.updates.add(parent)
 
 
 def _removals(previous: Index, now: Index, made: Plan) -> set[str]:

@@ -1,0 +1,639 @@
+"""Trees sent and received: exact, a second time only what changed, and nothing outside, ever."""
+
+import errno
+import os
+import random
+import shutil
+import stat
+import struct
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ocimig.errors import NoSpace, OcimigError
+from ocimig.migrate.errors import (
+    BrokenFrame,
+    DirectoryNotEmpty,
+    FarFailure,
+    HostileEntry,
+    LinkLost,
+)
+from ocimig.migrate.rootfs import (
+    Index,
+    Received,
+    Receiver,
+    Sent,
+    receive,
+    records,
+    send,
+    shared_mappings,
+)
+from ocimig.migrate.rootfs.records import Record
+from ocimig.migrate.transport.memory import pair
+from ocimig.migrate.wire import Frame, Wire
+from ocimig_testkit import trees
+
+pytestmark = [pytest.mark.root, pytest.mark.xattr]
+
+
+class Copy:
+    """One source, one destination, and as many passes as a test wants."""
+
+    def __init__(self, base: Path) -> None:
+        self.here = base / "here"
+        self.there = base / "there"
+        self.here.mkdir()
+        self.index: Index | None = None
+        self.received = Received()
+
+    def go(self, **options: object) -> Sent:
+        """One pass; the second and later ones send changes only."""
+        one, other = pair()
+        failed: list[BaseException] = []
+
+        def far() -> None:
+            wire = Wire(other)
+            try:
+                fresh = self.index is None and bool(options.get("fresh", True))
+                self.received = receive(wire, str(self.there), fresh=fresh, sync=False, timeout=20)
+            except OcimigError as error:
+                failed.append(error)
+
+        thread = threading.Thread(target=far)
+        thread.start()
+        chosen = {name: value for name, value in options.items() if name != "fresh"}
+        try:
+            self.index, sent = send(
+                Wire(one),
+                str(self.here),
+                previous=self.index,
+                timeout=20,
+                settle=False,
+                **chosen,  # type: ignore[arg-type]
+            )
+        finally:
+            one.close() if failed else None
+            thread.join(30)
+            self.failed = failed
+            one.close()
+            other.close()
+        assert not failed, failed
+        return sent
+
+    def check(self) -> None:
+        """The trees are the same."""
+        assert trees.differences(self.here, self.there) == []
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Copy:
+    """An empty source."""
+    return Copy(tmp_path)
+
+
+def write(path: Path, data: bytes = b"x") -> Path:
+    """A file, with its directories."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path
+
+
+def capability(path: Path) -> None:
+    """cap_net_bind_service as setcap writes it."""
+    os.setxattr(path, "security.capability", struct.pack("<5I", 0x02000001, 1 << 10, 0, 0, 0))
+
+
+def make_everything(root: Path) -> None:
+    """One of each thing that a root file system can hold."""
+    write(root / "etc/passwd", b"root:x:0:0\n")
+    write(root / "bin/su", b"\x7fELF").chmod(0o4755)
+    capability(write(root / "bin/ping", b"\x7fELF"))
+    os.chown(root / "bin/ping", 7, 8)
+    capability(root / "bin/ping")
+    write(root / "big", os.urandom(3 << 20))
+    write(root / "unreadable").chmod(0)
+    (root / "empty").touch()
+    os.link(root / "etc/passwd", root / "etc/passwd-")
+    os.symlink("/etc/passwd", root / "link")
+    os.link(root / "link", root / "link2", follow_symlinks=False)
+    os.symlink("nowhere" * 100, root / "dangling")
+    os.chown(root / "link", 3, 4, follow_symlinks=False)
+    os.mkfifo(root / "fifo", 0o640)
+    os.mknod(root / "null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    os.mknod(root / "disk", stat.S_IFBLK | 0o660, os.makedev(259, 70000))
+    os.mknod(root / "socket", stat.S_IFSOCK | 0o755)
+    (root / "tmp").mkdir(mode=0o777)
+    (root / "tmp").chmod(0o1777)
+    write(root / "tmp/attr")
+    os.setxattr(root / "tmp/attr", "user.name", b"\0value\xff")
+    os.setxattr(root / "tmp", "trusted.overlay.opaque", b"y")
+    os.setxattr(root / "link", "trusted.on-a-link", b"1", follow_symlinks=False)
+    write(root / os.fsdecode(b"not \xff utf-8\nand a newline"), b"odd")
+    write(root / ("n" * 255), b"long")
+    (root / "d").mkdir()
+    deep = root / "d" / "/".join(["d" * 20] * 60)
+    deep.mkdir(parents=True)
+    write(deep / "f")
+    with open(root / "sparse", "wb") as file:
+        file.seek(64 << 20)
+        file.write(b"end")
+        file.truncate(100 << 20)
+    write(root / "old")
+    os.utime(root / "old", ns=(1, 123_456_789))
+    os.utime(root / "dangling", ns=(5, 987_654_321_123_456_789), follow_symlinks=False)
+    os.utime(root / "etc", ns=(0, -1_500_000_000))
+    os.chown(root, 10, 20)
+    root.chmod(0o750)
+
+
+def test_one_of_everything_arrives_exactly(copy: Copy) -> None:
+    """Owners, modes, links, attributes, holes, devices, names and times."""
+    make_everything(copy.here)
+    sent = copy.go()
+    copy.check()
+    assert sent.content < 5 << 20  # the holes did not travel
+
+
+def test_acls_arrive_exactly(copy: Copy) -> None:
+    """And a default ACL of a directory is not inherited by what is put in it."""
+    if shutil.which("setfacl") is None:
+        pytest.skip("setfacl is not installed")
+    write(copy.here / "d/plain")
+    write(copy.here / "d/own").chmod(0o664)
+    subprocess.run(["setfacl", "-m", "u:1234:rw,g:77:r", copy.here / "d/own"], check=True)
+    subprocess.run(["setfacl", "-d", "-m", "u:1234:rwx", copy.here / "d"], check=True)
+    copy.go()
+    copy.check()
+    write(copy.here / "d/later").chmod(0o600)
+    os.removexattr(copy.here / "d/later", "system.posix_acl_access")
+    copy.go()
+    copy.check()
+
+
+def test_a_default_acl_around_the_destination_stays_outside(copy: Copy) -> None:
+    """What the destination's parent would bequeath is taken off again."""
+    if shutil.which("setfacl") is None:
+        pytest.skip("setfacl is not installed")
+    outer = copy.there.parent / "outer"
+    outer.mkdir()
+    subprocess.run(["setfacl", "-d", "-m", "u:1234:rwx", outer], check=True)
+    copy.there = outer / "there"
+    write(copy.here / "d/f")
+    copy.go()
+    copy.check()
+
+
+def test_nothing_changed_sends_nothing(copy: Copy) -> None:
+    """A second pass over a quiet tree costs the walk."""
+    make_everything(copy.here)
+    time.sleep(0.03)
+    copy.go()
+    sent = copy.go()
+    assert (sent.entries, sent.removed, sent.content) == (0, 0, 0)
+    copy.check()
+
+
+def test_what_changed_just_before_the_look_is_sent_again(copy: Copy) -> None:
+    """Two writes in one tick leave the same times: the second pass does not trust them."""
+    path = write(copy.here / "f", b"aaaa")
+    status = path.stat()
+    copy.go()
+    path.write_bytes(b"bbbb")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    copy.go()
+    copy.check()
+
+
+def test_the_second_pass_knows_every_kind_of_change(copy: Copy) -> None:
+    """Content, metadata, kind, links, renames, removals: one of each."""
+    here = copy.here
+    make_everything(here)
+    write(here / "gone/a/b/c")
+    write(here / "moved/x", b"moved")
+    write(here / "grows", b"1" * 300_000)
+    write(here / "becomes-dir")
+    (here / "becomes-file").mkdir()
+    write(here / "becomes-file/inside")
+    write(here / "pair1", b"pair")
+    os.link(here / "pair1", here / "pair2")
+    time.sleep(0.03)
+    copy.go()
+    shutil.rmtree(here / "gone")
+    (here / "moved").rename(here / "tmp/moved")
+    with (here / "grows").open("ab") as file:
+        file.write(b"2" * 300_000)
+    (here / "becomes-dir").unlink()
+    write(here / "becomes-dir/f")
+    shutil.rmtree(here / "becomes-file")
+    write(here / "becomes-file", b"now a file")
+    (here / "pair1").write_bytes(b"written through one name")
+    os.link(here / "pair2", here / "pair3")
+    (here / "etc/passwd-").unlink()
+    write(here / "etc/passwd-", b"its own file now")
+    (here / "link").unlink()
+    os.symlink("/elsewhere", here / "link")
+    os.chown(here / "bin/su", 5, 5)
+    (here / "bin/ping").write_bytes(b"no capability any more")
+    os.removexattr(here / "tmp/attr", "user.name")
+    (here / "fifo").chmod(0o600)
+    (here / "empty").unlink()
+    here.chmod(0o711)
+    copy.go()
+    copy.check()
+    sent = copy.go()
+    copy.check()
+    assert sent.content < 5 << 20
+
+
+def test_a_write_through_a_mapping_is_found(copy: Copy) -> None:
+    """A page that is dirty already takes writes without a trace in the times; the maps tell."""
+    import mmap
+
+    path = write(copy.here / "db", bytes(8192))
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), 8192) as memory:
+        memory[0] = 1
+        time.sleep(0.03)
+        copy.go()
+        memory[1] = 2
+        inodes = shared_mappings([os.getpid()])
+        assert path.stat().st_ino in inodes
+        copy.go(suspects=inodes)
+    copy.check()
+
+
+def test_only_some_names_can_be_sent(copy: Copy) -> None:
+    """A bundle's config.json without its root file system, into a directory that is not empty."""
+    write(copy.here / "config.json", b"{}")
+    write(copy.here / "rootfs/etc/passwd")
+    write(copy.there / "rootfs/etc/other")
+    copy.go(only=("config.json",), fresh=False)
+    assert (copy.there / "config.json").read_bytes() == b"{}"
+    assert not (copy.there / "rootfs/etc/passwd").exists()
+    assert (copy.there / "rootfs/etc/other").exists()
+
+
+def test_skipped_names_stay_here(copy: Copy) -> None:
+    """With everything below them."""
+    write(copy.here / "a/secret/f")
+    write(copy.here / "a/f")
+    copy.go(skip=("a/secret",))
+    assert sorted(os.listdir(copy.there / "a")) == ["f"]
+
+
+def test_a_mount_below_is_not_entered(copy: Copy) -> None:
+    """Its place arrives as an empty directory, and the index says so."""
+    (copy.here / "mnt").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "none", copy.here / "mnt"], check=True)
+    try:
+        write(copy.here / "mnt/f")
+        copy.go()
+    finally:
+        subprocess.run(["umount", copy.here / "mnt"], check=True)
+    assert copy.index is not None
+    assert copy.index.skipped == ["mnt"]
+    assert os.listdir(copy.there / "mnt") == []
+
+
+def test_a_directory_that_is_not_empty_is_refused(copy: Copy) -> None:
+    """Code 11 on both sides, and what is there stays."""
+    write(copy.here / "f")
+    write(copy.there / "precious")
+    with pytest.raises(FarFailure) as caught:
+        copy.go()
+    assert caught.value.name == DirectoryNotEmpty.__name__
+    assert caught.value.code == 11
+    assert os.listdir(copy.there) == ["precious"]
+
+
+def test_a_full_disk_is_told_and_cleaned_up(copy: Copy) -> None:
+    """Code 15 reaches the sender while it sends, long before the end."""
+    for number in range(40):
+        write(copy.here / f"f{number}", os.urandom(1 << 20))
+    copy.there.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", copy.there], check=True)
+    try:
+        with pytest.raises(FarFailure) as caught:
+            copy.go()
+        assert caught.value.name == NoSpace.__name__
+        assert caught.value.code == 15
+        assert isinstance(copy.failed[0], NoSpace)
+        assert os.listdir(copy.there) == []
+    finally:
+        subprocess.run(["umount", copy.there], check=True)
+
+
+def test_a_lost_sender_leaves_nothing(tmp_path: Path) -> None:
+    """A fresh directory that did not come to its end is removed."""
+    one, other = pair()
+    wire = Wire(one)
+    wire.send(records.BEGIN, {"version": 1})
+    wire.send(records.RECORDS, None, Record(records.DIRECTORY, b"d", mode=0o755).pack())
+    one.close()
+    with pytest.raises(LinkLost):
+        receive(Wire(other), str(tmp_path / "there"), timeout=5)
+    other.close()
+    assert not (tmp_path / "there").exists()
+
+
+def test_a_tree_that_changes_while_it_is_sent_is_right_in_the_end(copy: Copy) -> None:
+    """Passes beside a busy writer never fail; the one after it stopped makes all exact."""
+    here = copy.here
+    make_everything(here)
+    stop = threading.Event()
+    writer = threading.Thread(target=_churn, args=(here, stop))
+    writer.start()
+    try:
+        for _ in range(8):
+            copy.go()
+    finally:
+        stop.set()
+        writer.join()
+    copy.go()
+    copy.check()
+
+
+def _churn(root: Path, stop: threading.Event) -> None:
+    dice = random.Random(1)
+    while not stop.is_set():
+        mutate(root, dice)
+
+
+# ---- random trees
+
+
+def mutate(root: Path, dice: random.Random) -> None:
+    """One random change somewhere below `root`."""
+    directories, names = [], []
+    for directory, below, others in os.walk(root):
+        if directory.count("/") > str(root).count("/") + 5:
+            below.clear()
+        directories.append(Path(directory))
+        names += [Path(directory, name) for name in (*below, *others)]
+    names.sort()
+    directories.sort()
+    place = dice.choice(directories) / f"n{dice.randrange(12)}"
+    victim = dice.choice(names) if names else place
+    try:
+        _ACTS[dice.randrange(len(_ACTS))](place, victim, dice)
+    except OSError as error:
+        allowed = (errno.EEXIST, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY)
+        more = (errno.EINVAL, errno.EPERM, errno.ELOOP, errno.EXDEV, errno.ENXIO, errno.EOPNOTSUPP)
+        if error.errno not in allowed + more:
+            raise
+
+
+def _write(place: Path, victim: Path, dice: random.Random) -> None:
+    size = dice.choice([0, 1, 100, 4096, 200_000])
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK
+    fd = os.open(place, flags, 0o644)
+    with os.fdopen(fd, "wb") as file:
+        if stat.S_ISREG(os.fstat(fd).st_mode):
+            file.write(dice.randbytes(size))
+
+
+def _append(place: Path, victim: Path, dice: random.Random) -> None:
+    if stat.S_ISREG(victim.lstat().st_mode):
+        with victim.open("ab") as file:
+            file.write(b"more")
+
+
+def _hole(place: Path, victim: Path, dice: random.Random) -> None:
+    if not place.exists() and not place.is_symlink():
+        place.touch()
+        os.truncate(place, dice.choice([1 << 16, 5 << 20]))
+
+
+def _remove(place: Path, victim: Path, dice: random.Random) -> None:
+    if victim.is_dir() and not victim.is_symlink():
+        shutil.rmtree(victim, ignore_errors=True)
+    else:
+        victim.unlink()
+
+
+def _attribute(place: Path, victim: Path, dice: random.Random) -> None:
+    os.setxattr(victim, f"trusted.t{dice.randrange(3)}", dice.randbytes(9), follow_symlinks=False)
+
+
+def _mode(place: Path, victim: Path, dice: random.Random) -> None:
+    if not victim.is_symlink():
+        victim.chmod(dice.choice([0, 0o600, 0o755, 0o4711, 0o2775, 0o1777]))
+
+
+_ACTS: list[Callable[[Path, Path, random.Random], object]] = [
+    _write,
+    _write,
+    _append,
+    _hole,
+    _remove,
+    _attribute,
+    _mode,
+    lambda place, victim, dice: place.mkdir(),
+    lambda place, victim, dice: place.mkdir(),
+    lambda place, victim, dice: os.symlink(dice.choice(["x", "/", "../.."]), place),
+    lambda place, victim, dice: os.link(victim, place, follow_symlinks=False),
+    lambda place, victim, dice: os.link(victim, place, follow_symlinks=False),
+    lambda place, victim, dice: victim.rename(place),
+    lambda place, victim, dice: os.mkfifo(place),
+    lambda place, victim, dice: os.mknod(place, stat.S_IFCHR | 0o600, os.makedev(1, 3)),
+    lambda place, victim, dice: os.chown(
+        victim, dice.randrange(3), dice.randrange(3), follow_symlinks=False
+    ),
+    lambda place, victim, dice: os.utime(
+        victim, ns=(0, dice.randrange(1 << 60)), follow_symlinks=False
+    ),
+]
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(seed=st.integers(0, 1 << 48), sizes=st.lists(st.integers(0, 60), min_size=1, max_size=4))
+def test_any_tree_after_any_changes_is_the_same_there(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, sizes: list[int]
+) -> None:
+    """A first pass, then passes of changes: after each the trees are the same."""
+    base = tmp_path_factory.mktemp("random")
+    dice = random.Random(seed)
+    copy = Copy(base)
+    try:
+        for size in sizes:
+            for _ in range(size):
+                mutate(copy.here, dice)
+            copy.go()
+            copy.check()
+    finally:
+        shutil.rmtree(base)
+
+
+# ---- senders that mean harm
+
+
+class Hostile:
+    """Feeds a receiver whatever it likes; beside the directory lies a file that must stay."""
+
+    def __init__(self, base: Path) -> None:
+        self.base = base
+        self.outside = write(base / "outside/file", b"precious")
+        self.receiver = Receiver(str(base / "in"), sync=False)
+        self.before = trees.facts(base / "outside")
+
+    def send(self, *entries: Record) -> None:
+        """All in one frame, then the end."""
+        payload = b"".join(entry.pack() for entry in entries)
+        self.receiver.handle(Frame(records.RECORDS, {}, payload))
+        self.receiver.handle(Frame(records.END))
+
+    def check(self) -> None:
+        """Nothing outside was touched, nothing but the two directories is there."""
+        assert trees.facts(self.base / "outside") == self.before
+        assert sorted(os.listdir(self.base)) in (["in", "outside"], ["outside"])
+
+
+@pytest.fixture
+def hostile(tmp_path: Path) -> Iterator[Hostile]:
+    """Checked again at the end."""
+    made = Hostile(tmp_path)
+    yield made
+    made.check()
+    made.receiver.discard()
+    made.receiver.close()
+    made.check()
+
+
+def regular(path: bytes, data: bytes = b"evil", flags: int = 0) -> Record:
+    """A small file."""
+    return Record(records.REGULAR, path, flags, mode=0o644, size=len(data), data=data)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        b"../outside/file",
+        b"/etc/ocimig-evil",
+        b"a/../../outside/x",
+        b"..",
+        b".",
+        b"",
+        b"a//b",
+        b"a/",
+        b"./a",
+        b"a\0b",
+        b"x" * 256,
+        b"y/" * 2500 + b"z",
+    ],
+)
+@pytest.mark.parametrize(
+    "type_", [records.REGULAR, records.SYMLINK, records.FIFO, records.HARD_LINK, records.REMOVAL]
+)
+def test_a_path_that_leaves_is_refused(hostile: Hostile, path: bytes, type_: int) -> None:
+    """Whatever it is for."""
+    entry = Record(type_, path, target=b"a", mode=0o644)
+    with pytest.raises(HostileEntry):
+        hostile.send(Record(records.DIRECTORY, b"a", mode=0o755), entry)
+
+
+@pytest.mark.parametrize("target", [b"../outside", b"/", b"../outside/file", b"/proc/self/root"])
+@pytest.mark.parametrize("flags", [0, records.UPDATE])
+def test_a_link_is_never_walked_through(hostile: Hostile, target: bytes, flags: int) -> None:
+    """A symbolic link may point anywhere; nothing is written, made or changed behind it."""
+    link = Record(records.SYMLINK, b"l", target=target)
+    for entry in (
+        regular(b"l/file", flags=flags),
+        regular(b"l", flags=flags),
+        Record(records.DIRECTORY, b"l/d", flags, mode=0o777),
+        Record(records.REMOVAL, b"l/file"),
+        Record(records.FIFO, b"l/fifo"),
+        Record(records.HARD_LINK, b"stolen", target=b"l/file"),
+    ):
+        with pytest.raises((HostileEntry, OcimigError)):
+            hostile.send(link, entry)
+        hostile.send(Record(records.REMOVAL, b"l"))
+
+
+def test_metadata_of_a_directory_is_not_set_through_a_link(hostile: Hostile) -> None:
+    """A directory record marked as known that is a link by then."""
+    link = Record(records.SYMLINK, b"l", target=b"../outside")
+    with pytest.raises(OcimigError):
+        hostile.send(link, Record(records.DIRECTORY, b"l", records.UPDATE, mode=0o777, uid=99))
+
+
+def test_a_hard_link_to_the_outside_is_refused(hostile: Hostile) -> None:
+    """Neither by `..` nor by an absolute path."""
+    for target in (b"../outside/file", os.fsencode(hostile.outside), b"", b"no/such"):
+        with pytest.raises(HostileEntry):
+            hostile.send(Record(records.HARD_LINK, b"stolen", target=target))
+
+
+def test_a_link_to_a_link_is_a_link(hostile: Hostile) -> None:
+    """Linking a symbolic link gives another name for it, not for where it points."""
+    hostile.send(
+        Record(records.SYMLINK, b"l", target=b"../outside/file"),
+        Record(records.HARD_LINK, b"m", target=b"l"),
+    )
+    assert (hostile.base / "in/m").is_symlink()
+
+
+@pytest.mark.parametrize("type_", [records.REGULAR, records.DIRECTORY, records.FIFO])
+def test_a_name_that_comes_twice_is_refused(hostile: Hostile, type_: int) -> None:
+    """The second never replaces the first."""
+    with pytest.raises(HostileEntry, match="there already"):
+        hostile.send(regular(b"a"), Record(type_, b"a", mode=0o755))
+
+
+@pytest.mark.parametrize("type_", [records.FIFO, records.CHARACTER, records.SOCKET])
+def test_a_device_is_never_opened_for_writing(hostile: Hostile, type_: int) -> None:
+    """A file "changed" that is a device, a pipe or a socket by then: refused, and nothing hangs."""
+    node = Record(type_, b"n", mode=0o666, major=1, minor=3)
+    with pytest.raises(HostileEntry):
+        hostile.send(node, regular(b"n", flags=records.UPDATE))
+
+
+def test_a_file_without_its_directory_is_refused(hostile: Hostile) -> None:
+    """Directories are never made on the way."""
+    with pytest.raises(HostileEntry, match="was not sent"):
+        hostile.send(regular(b"a/b"))
+
+
+def test_data_beyond_the_end_is_refused(hostile: Hostile) -> None:
+    """A file is never longer than it said."""
+    big = Record(records.REGULAR, b"big", records.STREAMED, mode=0o644, size=10)
+    hostile.receiver.handle(Frame(records.RECORDS, {}, big.pack()))
+    with pytest.raises(BrokenFrame, match="beyond"):
+        hostile.receiver.handle(Frame(records.DATA, {"offset": 8}, b"abc"))
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        Frame(records.DATA, {"offset": 0}, b"x"),
+        Frame(records.FILE_END, {"size": 0}),
+        Frame(records.RECORDS, {}, b"x"),
+        Frame(records.RECORDS, {}, regular(b"a").pack()[:-1]),
+        Frame(records.RECORDS, {}, b"\xff" + regular(b"a").pack()[1:]),
+        Frame(records.RECORDS, {}, b"\x01\xf0" + regular(b"a").pack()[2:]),
+        Frame(records.BEGIN, {"version": 2}),
+        Frame("hello"),
+    ],
+)
+def test_a_frame_out_of_order_is_refused(hostile: Hostile, frame: Frame) -> None:
+    """Neither half records nor unknown ones nor data without a file."""
+    with pytest.raises(BrokenFrame):
+        hostile.receiver.handle(frame)
+
+
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.binary(max_size=300))
+def test_noise_is_refused_in_words(hostile: Hostile, noise: bytes) -> None:
+    """Any bytes give one of our errors or nothing."""
+    try:
+        hostile.receiver.handle(Frame(records.RECORDS, {}, noise))
+    except (BrokenFrame, HostileEntry):
+        pass
