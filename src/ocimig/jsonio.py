@@ -49,12 +49,17 @@ def loads(text: "str | bytes") -> "Any":
     """
     if isinstance(text, bytes):
         text = text.decode()  # "utf-8-sig" would be one more module to load
-    if text.startswith("\ufeff"):
-        text = text[1:]
+    text = text.removeprefix("\ufeff")
     _check_depth(text)
     start = _skip(text, 0)
     try:
-        value, end = _scan(text, start)
+        try:
+            value, end = _scan(text, start)
+        except SystemError:
+            # the scanner takes its error class from json.decoder, and only looks whether it is there
+            import json.decoder  # noqa: F401
+
+            value, end = _scan(text, start)
     except StopIteration as stop:
         raise ValueError(_where(text, stop.value, "a value is missing")) from None
     except ValueError as error:
