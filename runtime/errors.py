@@ -32,7 +32,7 @@ class InvalidId(OcimigError):
     """The name holds a character that a name may not hold, or is too long."""
 
     message = "invalid container ID format"
-    hint = "{id!r}: use at most 200 of A-Z a-z 0-9 _ + . - and no dot in front"
+    hint = "{id!r}: use at most 200 of A-Z a-z 0-9 _ + . - and neither dot nor dash in front"
 
     def __init__(self, *, id: str) -> None:
         super().__init__(id=id)

@@ -30,7 +30,7 @@ _LONGEST = 200
 
 def check_id(id: str) -> None:
     """Raise InvalidId unless `id` may name a container."""
-    if not id or len(id) > _LONGEST or id[0] == "." or not _ALLOWED.issuperset(id):
+    if not id or len(id) > _LONGEST or id[0] in ".-" or not _ALLOWED.issuperset(id):
         raise InvalidId(id=id)
 
 

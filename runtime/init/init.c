@@ -756,6 +756,8 @@ static void do_cwd(struct reader *r)
 
 	if (cwd_set)
 		return;
+	close(rootfd); /* not even our own root may be reached through /proc/self/fd */
+	rootfd = -1;
 	if (chdir(path) < 0) {
 		if (!strict && errno == EACCES)
 			return; /* root without CAP_DAC_OVERRIDE may be refused what the user may enter */
@@ -989,8 +991,10 @@ static void do_simple(uint16_t op, struct reader *r)
 	}
 	case OP_MKDIR:
 		text = str(r);
-		if (make_inside(text, 1, 0755) < 0)
+		int made = make_inside(text, 1, 0755);
+		if (made < 0)
 			fail("mkdir %s", text);
+		close(made);
 		break;
 	case OP_SCHEDULER: {
 		uint64_t attr[7] = { 0 };
