@@ -137,6 +137,8 @@ def _tmpfs(item: External) -> int:
         mount.fsconfig(config, mount.FSCONFIG_SET_STRING, "source", "tmpfs")
         for word in item.options:
             name, equals, value = word.partition("=")
+            if word == tmpfs.READ_ONLY:
+                continue  # it has to be filled first
             if equals:
                 mount.fsconfig(config, mount.FSCONFIG_SET_STRING, name, value)
             else:
@@ -146,6 +148,11 @@ def _tmpfs(item: External) -> int:
     try:
         with Fd(os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)) as directory:
             tmpfs.fill(directory, item.content)
+        if tmpfs.READ_ONLY in item.options:
+            flags = mount.FSPICK_CLOEXEC | mount.FSPICK_EMPTY_PATH
+            with Fd(mount.fspick(fd, "", flags)) as config:
+                mount.fsconfig(config, mount.FSCONFIG_SET_FLAG, "ro")
+                mount.fsconfig(config, mount.FSCONFIG_CMD_RECONFIGURE)
     except BaseException:
         os.close(fd)
         raise

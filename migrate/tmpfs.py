@@ -20,6 +20,7 @@ MOST_BYTES = 256 << 10
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
 # What the kernel shows of a tmpfs and takes back; the others are defaults or not for mount(2).
 _OPTIONS = ("size=", "nr_inodes=", "nr_blocks=", "mode=", "uid=", "gid=", "huge=", "noswap")
+READ_ONLY = "ro"
 
 
 class _Unfit(Exception):
@@ -28,7 +29,8 @@ class _Unfit(Exception):
 
 def options(mount: Mount) -> tuple[str, ...]:
     """The options that make the same tmpfs again."""
-    return tuple(word for word in mount.super_options if word.startswith(_OPTIONS))
+    words = mount.super_options
+    return tuple(word for word in words if word.startswith(_OPTIONS) or word == READ_ONLY)
 
 
 def listing(root: int, mount: Mount) -> tuple[dict[str, Any], ...] | None:

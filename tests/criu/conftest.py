@@ -1,0 +1,55 @@
+"""What the tests of CRIU share: the program that is checkpointed, and a container that runs it."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from ocimig_testkit import Bundle, Ocimig
+from ocimig_testkit.box import Box
+
+
+@pytest.fixture(scope="session")
+def worker(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """worker.c, compiled."""
+    target = tmp_path_factory.mktemp("worker") / "worker"
+    source = Path(__file__).with_name("worker.c")
+    subprocess.run(["cc", "-static", "-O1", "-o", target, source], check=True)
+    return target
+
+
+@pytest.fixture
+def box(ocimig: Ocimig, bundle: Bundle, worker: Path, tmp_path: Path) -> Box:
+    """A container that is not started yet."""
+    shutil.copy2(worker, bundle.rootfs / "bin/worker")
+    return Box(ocimig, bundle, tmp_path / "output")
+
+
+@pytest.fixture
+def new_box(
+    ocimig: Ocimig, new_bundle: Callable[..., Bundle], worker: Path, tmp_path: Path
+) -> Callable[[], Box]:
+    """More of them."""
+
+    def make() -> Box:
+        bundle = new_bundle()
+        shutil.copy2(worker, bundle.rootfs / "bin/worker")
+        return Box(ocimig, bundle, bundle.path / "output")
+
+    return make
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 4 MiB."""
+    place = tmp_path / "small"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", place], check=True)
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", place], check=True)
+        os.rmdir(place)

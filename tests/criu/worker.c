@@ -1,0 +1,82 @@
+/* A program to checkpoint, in several modes. Static, no library but libc, everything it knows it prints. */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+static void nap(void) {
+  struct timespec t = {0, 20000000};
+  nanosleep(&t, NULL);
+}
+
+/* count MB: "number checksum" again and again, over memory that was filled once and is never written. */
+static int count(size_t size) {
+  unsigned char *memory = malloc(size);
+  for (size_t i = 0; i < size; i++) memory[i] = (i * 2654435761u) >> 13;
+  for (unsigned long number = 0;; number++) {
+    unsigned long sum = 0;
+    for (size_t i = 0; i < size; i += 61) sum = sum * 31 + memory[i];
+    printf("%lu %lx\n", number, sum);
+    nap();
+  }
+}
+
+/* serve PORT: every byte that comes is answered by the next number, on connections one after another. */
+static int serve(int port) {
+  int on = 1, listener = socket(AF_INET, SOCK_STREAM, 0);
+  struct sockaddr_in here = {.sin_family = AF_INET, .sin_port = htons(port)};
+  setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+  if (bind(listener, (struct sockaddr *)&here, sizeof here) || listen(listener, 8)) return 1;
+  printf("listening\n");
+  for (unsigned long number = 0;;) {
+    int peer = accept(listener, NULL, NULL);
+    char byte;
+    while (peer >= 0 && read(peer, &byte, 1) == 1) dprintf(peer, "%lu\n", ++number);
+    close(peer);
+  }
+}
+
+/* ring: keeps an io_uring open, which CRIU cannot save. */
+static int ring(void) {
+  char parameters[120] = {0};
+  long fd = syscall(SYS_io_uring_setup, 4, parameters);
+  printf(fd < 0 ? "no io_uring\n" : "ring\n");
+  for (;;) nap();
+}
+
+/* family: a child, a zombie and a pipe between parent and child; the child counts, the parent prints. */
+static int family(void) {
+  int line[2];
+  if (pipe(line)) return 1;
+  if (!fork()) _exit(3); /* never waited for: a zombie */
+  if (!fork()) {
+    for (unsigned long number = 0;; number++) {
+      dprintf(line[1], "%lu\n", number);
+      nap();
+    }
+  }
+  for (char buffer[4096];;) {
+    ssize_t size = read(line[0], buffer, sizeof buffer);
+    if (size <= 0) return 1;
+    fwrite(buffer, 1, size, stdout);
+  }
+}
+
+int main(int argc, char **argv) {
+  const char *mode = argc > 1 ? argv[1] : "count";
+  long number = argc > 2 ? atol(argv[2]) : 1;
+  setvbuf(stdout, NULL, _IOLBF, 0);
+  if (!strcmp(mode, "count")) return count((size_t)number << 20);
+  if (!strcmp(mode, "serve")) return serve(number);
+  if (!strcmp(mode, "ring")) return ring();
+  if (!strcmp(mode, "family")) return family();
+  return 2;
+}
