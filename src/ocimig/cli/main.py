@@ -16,7 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
     from collections.abc import Callable
-    from typing import NoReturn
+    from typing import NoReturn, TextIO
 else:
     import _signal  # signal without its enums, which cost 4 ms
 
@@ -30,15 +30,35 @@ class Terminated(BaseException):
 
 def main() -> "NoReturn":
     """The program. Leaves without the interpreter's tear-down, which costs a millisecond."""
+    _fill_standard_descriptors()
     program = "runc" if os.path.basename(sys.argv[0]) == "runc" else "ocimig"
     code = run(sys.argv[1:], program)
     for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (OSError, ValueError):
-            # The reader has gone, or the disk is full: what was asked for did not arrive.
-            code = code or 1
+        if stream is not None:
+            code = _flushed(stream, code)
     os._exit(code)
+
+
+def _fill_standard_descriptors() -> None:
+    """A caller may have closed 0, 1 or 2; what is opened next must not become them."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+            os.set_inheritable(fd, True)  # a container expects three of them
+
+
+def _flushed(stream: "TextIO", code: int) -> int:
+    """The code, or 1 when what was printed did not arrive."""
+    try:
+        stream.flush()
+    except BrokenPipeError:  # the reader has seen enough, as head(1) does
+        return code or 1
+    except OSError as error:
+        _complain(f"write {stream.name}: {(error.strerror or str(error)).lower()}")
+        return code or 1
+    return code
 
 
 def run(argv: "list[str]", program: str = "ocimig") -> int:
@@ -165,7 +185,7 @@ def _say(call: "Call | None", message: str) -> None:
 
 def _complain(line: str) -> None:
     try:
-        sys.stderr.write(line + "\n")
+        os.write(2, f"{line}\n".encode("utf-8", "backslashreplace"))
     except OSError:
         pass  # the terminal is gone; the exit code still tells
 

@@ -182,38 +182,55 @@ def test_runcs_verbs_say_which_of_them_failed(
     assert message in capfd.readouterr().err
 
 
-def _isolated(*argv: str, **options: object) -> subprocess.CompletedProcess[str]:
+SOURCE = str(Path(main.__file__).parents[2])
+LAUNCHER = (
+    f"import sys; sys.path.insert(0, {SOURCE!r}); sys.argv[0] = 'ocimig'\n"
+    "from ocimig.cli.main import main; main()"
+)
+
+
+def _isolated(*argv: str, **streams: int) -> subprocess.CompletedProcess[bytes]:
     """As the launcher starts it: without site, environment and working directory."""
-    source = Path(main.__file__).parents[2]
-    code = (
-        f"import sys; sys.path.insert(0, {str(source)!r}); sys.argv[0] = 'ocimig'\n"
-        "from ocimig.cli.main import main; main()"
-    )
-    return subprocess.run(
-        [sys.executable, "-IS", "-c", code, *argv], text=True, capture_output=True, check=False
-    )
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams}
+    words = [sys.executable, "-IS", "-c", LAUNCHER, *argv]
+    return subprocess.run(words, check=False, stdin=subprocess.DEVNULL, **streams)  # type: ignore[call-overload, no-any-return]
 
 
 def test_the_program_runs_without_site_and_finds_click_when_it_needs_it() -> None:
     """The launcher leaves out site; an odd command line brings it back."""
     answer = _isolated("checkpoint", "--help")
     assert answer.returncode == 0, answer.stderr
-    assert answer.stdout.startswith("NAME:\n   ocimig checkpoint - ")
+    assert answer.stdout.startswith(b"NAME:\n   ocimig checkpoint - ")
 
 
 def test_a_reader_that_goes_away_is_no_crash() -> None:
     """`ocimig --help | head -1` ends quietly."""
-    source = Path(main.__file__).parents[2]
-    code = (
-        f"import sys; sys.path.insert(0, {str(source)!r}); sys.argv[0] = 'ocimig'\n"
-        "from ocimig.cli.main import main; main()"
-    )
     reader, writer = os.pipe()
     os.close(reader)
-    with os.fdopen(writer, "wb") as gone:
-        answer = subprocess.run(
-            [sys.executable, "-IS", "-c", code, "--help"],
-            stdout=gone, stderr=subprocess.PIPE, check=False,
-        )  # fmt: skip
+    answer = _isolated("--help", stdout=writer)
+    os.close(writer)
     assert answer.returncode == 1
     assert answer.stderr == b""
+
+
+def test_an_output_that_does_not_arrive_is_an_error() -> None:
+    """A full disk: who reads the file must not take half of it for all."""
+    with open("/dev/full", "wb") as full:
+        answer = _isolated("--help", stdout=full.fileno())
+    assert answer.returncode == 1
+    assert answer.stderr == b"write <stdout>: no space left on device\n"
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_descriptors_are_no_crash(closed: str, tmp_path: Path) -> None:
+    """What is opened next must not become standard output: the log file stays a log."""
+    path = tmp_path / "log"
+    words = [sys.executable, "-IS", "-c", LAUNCHER, "--root", str(tmp_path), "--log", str(path)]
+    script = f'exec "$@" {closed}'
+    for verb, code in (("list", 0), ("state", 1)):
+        done = subprocess.run(
+            ["sh", "-c", script, "sh", *words, verb, *(["c1"] * code)], check=False
+        )
+        assert done.returncode == code
+    assert path.read_text().count("level=error") == 1
+    assert len(path.read_text().splitlines()) == 1
