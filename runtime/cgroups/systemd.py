@@ -5,6 +5,7 @@ done on the directory itself, as with the drivers of the two versions (`inner`).
 """
 
 import os
+import time
 
 from ocimig import log
 from ocimig.runtime.cgroups import layout
@@ -27,6 +28,7 @@ _NAME = "org.freedesktop.systemd1"
 _OBJECT = "/org/freedesktop/systemd1"
 _MANAGER = "org.freedesktop.systemd1.Manager"
 _SECONDS = 30.0
+_EMPTY_SECONDS = 1.0
 _PREFIX = "ocimig"
 # unit names may hold these and letters and digits; others are written \xNN (systemd-escape(1))
 _UNIT_CHARACTERS = frozenset(
@@ -162,8 +164,12 @@ class SystemdCgroup:
 
         for attempt in (1, 2):
             try:
-                self._job(bus, "start", "StartTransientUnit", "ssa(sv)a(sa(sv))", properties, [])
+                self._job(
+                    bus, "start", _SECONDS, "StartTransientUnit", "ssa(sv)a(sa(sv))", properties, []
+                )
                 return
+            except OSError as error:
+                raise UnitFailed(verb="start", unit=self.unit, reason=str(error)) from error
             except CallFailed as error:
                 # A unit of that name that failed and was never looked at is in the way only until reset.
                 if attempt == 2 or not error.name.endswith(".UnitExists"):
@@ -206,7 +212,7 @@ class SystemdCgroup:
                 bus.call(
                     _NAME, _OBJECT, _MANAGER, "SetUnitProperties", "sba(sv)", self.unit, True, rows
                 )
-            except CallFailed as error:
+            except (CallFailed, OSError) as error:
                 raise UnitFailed(verb="change", unit=self.unit, reason=str(error)) from error
             finally:
                 bus.close()
@@ -216,22 +222,43 @@ class SystemdCgroup:
 
     def delete(self, timeout: float = 5.0) -> None:
         """Stop the unit, which ends what still runs in it, and remove what systemd does not know of."""
+        if not self._ends_by_itself():
+            self._stop(timeout)
+        self.inner.delete(timeout)
+
+    def _ends_by_itself(self) -> bool:
+        """A scope whose last process has ended goes away; a stop that races with that is lost at times."""
+        if self.unit.endswith(".slice") or self.inner.pids():
+            return False
+        places = [path for path in self._places() if os.path.isdir(path)]
+        deadline = time.monotonic() + _EMPTY_SECONDS
+        while any(os.path.isdir(path) for path in places):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.002)
+        return True
+
+    def _places(self) -> "list[str]":
+        """The directory in which systemd looks for the unit's processes."""
+        facts = self.inner.facts()
+        return [facts[name] for name in ("name=systemd", "unified") if name in facts][:1]
+
+    def _stop(self, timeout: float) -> None:
         from ocimig.runtime.cgroups.dbus import CallFailed
 
         try:
             bus = self._connect()
         except NoSystemd as error:  # it went away while the container ran: the directories are left
             log.warning(str(error))
-        else:
-            try:
-                self._job(bus, "stop", "StopUnit", "ss")
-            except CallFailed as error:
-                if not error.name.endswith(".NoSuchUnit"):
-                    log.warning(f"unable to stop unit {self.unit}: {error}")
-            finally:
-                self._reset(bus)
-                bus.close()
-        self.inner.delete(timeout)
+            return
+        try:
+            self._job(bus, "stop", timeout, "StopUnit", "ss")
+        except (CallFailed, UnitFailed, OSError) as error:
+            if not getattr(error, "name", "").endswith(".NoSuchUnit"):
+                log.warning(f"unable to stop unit {self.unit}: {error}")
+        finally:
+            self._reset(bus)
+            bus.close()
 
     # -- asking systemd ------------------------------------------------------------------------
 
@@ -240,8 +267,17 @@ class SystemdCgroup:
 
         return dbus.connect(user=self.user)
 
-    def _job(self, bus: "Connection", verb: str, method: str, signature: str, *more: "Any") -> None:
+    def _job(
+        self,
+        bus: "Connection",
+        verb: str,
+        seconds: float,
+        method: str,
+        signature: str,
+        *more: "Any",
+    ) -> None:
         """Call what makes a job, and wait until systemd says that it is done. Raises UnitFailed."""
+        bus.socket.settimeout(seconds)
         if not bus.direct:
             bus.call(_NAME, _OBJECT, _MANAGER, "Subscribe")
             rule = f"type='signal',interface='{_MANAGER}',member='JobRemoved'"
@@ -251,10 +287,10 @@ class SystemdCgroup:
             )  # fmt: skip
         (job,) = bus.call(_NAME, _OBJECT, _MANAGER, method, signature, self.unit, "replace", *more)
         while True:
-            signal = bus.signal("JobRemoved", _SECONDS)
+            signal = bus.signal("JobRemoved", seconds)
             if signal is None:
                 self._reset(bus)
-                raise UnitFailed(verb=verb, unit=self.unit, reason=f"no answer in {_SECONDS:.0f} s")
+                raise UnitFailed(verb=verb, unit=self.unit, reason=f"no answer in {seconds:.0f} s")
             if signal.body[1] == job:
                 break
         if signal.body[3] != "done":
