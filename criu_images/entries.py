@@ -10,6 +10,7 @@ from ocimig.criu_images.errors import BadImage
 
 _LARGEST = 64 << 20  # of one entry; real ones are kilobytes
 _COMMON = 0x54564319
+_FLAGS_KEPT = os.O_ACCMODE | os.O_APPEND | os.O_NONBLOCK | os.O_SYNC | os.O_DSYNC | os.O_DIRECTORY
 
 
 def read(path: str) -> Iterator[bytes]:
@@ -43,18 +44,18 @@ def warm(program: str) -> None:
     binary.image_messages(program, "fdinfo_pb2")
 
 
-def forget_external_sizes(directory: str, program: str) -> None:
-    """Files of the host may grow between checkpoint and restore (a log does); CRIU would refuse them."""
+def loosen_host_files(directory: str, program: str) -> None:
+    """Files of the host may grow between checkpoint and restore (a log does), or another may take their
+    place: CRIU would refuse them for their size, their mode or a flag such as O_NOFOLLOW."""
     messages = binary.image_messages(program, "fdinfo_pb2")
     path = os.path.join(directory, "files.img")
     head, *entries = read(path)
-    changed = False
     for number, data in enumerate(entries):
         entry = messages.file_entry()
         entry.ParseFromString(data)
-        if entry.HasField("reg") and entry.reg.ext and entry.reg.HasField("size"):
+        if entry.HasField("reg") and entry.reg.ext:
             entry.reg.ClearField("size")
+            entry.reg.ClearField("mode")
+            entry.reg.flags &= _FLAGS_KEPT
             entries[number] = entry.SerializeToString()
-            changed = True
-    if changed:
-        write(path, head, entries)
+    write(path, head, entries)

@@ -202,6 +202,16 @@ class _Checkpoint:
                             remedy="use one of: " + ", ".join(options.LOCKS))  # fmt: skip
         options.empty_namespaces(self.wanted.empty_ns)
         self._refuse_namespaces()
+        self._refuse_objects()
+
+    def _refuse_objects(self) -> None:
+        """What CRIU would give up on inside the freeze, with fewer words."""
+        found = descriptors.unsupported([self.state.pid, *proc.descendants(self.state.pid)])
+        if found:
+            raise NotCheckpointable(
+                reason="criu cannot save what these processes hold: " + ", ".join(found),
+                remedy="turn it off in the program, or deny it by seccomp",
+            )
 
     def _refuse_namespaces(self) -> None:
         for entry in self.spec.get("linux", {}).get("namespaces") or []:
@@ -408,7 +418,7 @@ class _Checkpoint:
             return
         self._write_documents()
         if self.manifest.facts.get("files"):
-            entries.forget_external_sizes(self.partial.directory, binary.find())
+            entries.loosen_host_files(self.partial.directory, binary.find())
         if not self.wanted.leave_running:
             # Frozen and not yet given up: what cannot be made durable now can still be taken back.
             self._seal()

@@ -7,18 +7,30 @@ by name at restore. Pipes and sockets whose other end is outside are taken from 
 standard streams.
 """
 
+import errno
 import os
 import stat
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from ocimig import log
 from ocimig.migrate.errors import FileGone
+from ocimig.runtime.linux import proc
 
 _KEEP = os.O_ACCMODE | os.O_APPEND | os.O_NONBLOCK | os.O_SYNC | os.O_DSYNC
 # Links of /proc/PID/fd that CRIU handles by themselves although their mount is in no mountinfo.
 _NO_PATH = ("pipe:", "socket:", "anon_inode:", "/memfd:", "/SYSV", "/anon_hugepage", "mnt:", "net:",
             "pid:", "user:", "uts:", "ipc:", "cgroup:", "time:")  # fmt: skip
+_NEVER = {
+    "anon_inode:[io_uring]": "an io_uring",
+    "anon_inode:[userfaultfd]": "a userfaultfd",
+    "anon_inode:[perf_event]": "a performance counter",
+    "anon_inode:bpf-prog": "a BPF program",
+    "anon_inode:seccomp notify": "a seccomp listener",
+    "anon_inode:kvm": "a virtual machine",
+    "/secretmem": "secret memory",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +101,27 @@ def _host_file(pid: int, number: int, mounts: Collection[int]) -> HostFile | Non
     return HostFile(key, path, info["flags"], info["pos"], there.st_mode)
 
 
+def unsupported(pids: Iterable[int]) -> list[str]:
+    """Objects of these processes that CRIU has no way to save: "io_uring of worker (pid 12)"."""
+    found = []
+    for pid in pids:
+        for number in _numbers(pid):
+            try:
+                link = os.readlink(f"/proc/{pid}/fd/{number}")
+            except OSError:
+                continue
+            what = next((words for start, words in _NEVER.items() if link.startswith(start)), "")
+            text = f"{what} of {_name(pid)} (pid {pid})"
+            if what and text not in found:
+                found.append(text)
+    return found
+
+
+def _name(pid: int) -> str:
+    there = proc.stat(pid)
+    return there.comm if there is not None else "?"
+
+
 def fdinfo(pid: int, number: int) -> dict[str, int]:
     """pos, flags and mnt_id of a descriptor."""
     with open(f"/proc/{pid}/fdinfo/{number}", "rb") as file:
@@ -113,17 +146,29 @@ def open_again(file: HostFile, fallback: Sequence[int]) -> int:
     A file that is not there any more is made anew where its directory exists (a log that was rotated);
     else a standard stream of ours takes its place, where it was a standard stream.
     """
-    name = file.path.removesuffix(" (deleted)")
+    name = file.path
     flags = file.flags & _KEEP | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NOCTTY
     try:
+        if name.endswith(" (deleted)"):
+            raise FileNotFoundError(errno.ENOENT, "it had no name any more", name)
         fd = _open_checked(name, flags, file.mode)
     except OSError as error:
         if file.streams and file.streams[0] < len(fallback):
-            return os.dup(fallback[file.streams[0]])
+            return _instead(fallback[file.streams[0]], name)
         raise FileGone(path=name, reason=error.strerror or str(error)) from error
     if stat.S_ISREG(file.mode) and not file.flags & os.O_APPEND:
         os.lseek(fd, file.position, os.SEEK_SET)
     return fd
+
+
+def _instead(stream: int, name: str) -> int:
+    """A stream of ours; CRIU sets its position, so one that has none cannot take a file's place."""
+    try:
+        os.lseek(stream, 0, os.SEEK_CUR)
+    except OSError:
+        log.warning(f"{name} is gone, and what it was now goes to /dev/null")
+        return os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    return os.dup(stream)
 
 
 def _open_checked(name: str, flags: int, mode: int) -> int:

@@ -147,7 +147,9 @@ def _devices_seen_twice(mounts: list[Mount]) -> set[str]:
 
     Not so where nobody can write: the directories of maskedPaths share one empty tmpfs.
     """
-    whole = [
-        mount.device for mount in mounts if mount.root == "/" and "ro" not in mount.super_options
-    ]
-    return {device for device in whole if whole.count(device) > 1}
+    whole = [mount for mount in mounts if mount.root == "/"]
+    writable = {
+        mount.device for mount in whole if "rw" in mount.options and "rw" in mount.super_options
+    }
+    seen = [mount.device for mount in whole]
+    return {device for device in seen if seen.count(device) > 1 and device in writable}

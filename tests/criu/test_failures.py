@@ -30,17 +30,33 @@ def test_what_criu_cannot_save_is_named(box: Box) -> None:
         pytest.skip("this kernel has no io_uring")
     said = box.checkpoint(code=1)
     assert "io_uring" in said
+    assert "worker" in said
+    assert box.ocimig.status(box.id) == "running"
+    assert not box.image.exists()
+    assert not box.locked()
+
+
+def test_an_established_connection_needs_its_option(box: Box) -> None:
+    """CRIU's refusal in words, with the remedy and the log; no image is left, the network is unlocked."""
+    box.run("serve", "5000")
+    box.ocimig("exec", "-d", box.id, "/bin/nc", "127.0.0.1", "5000")
+    time.sleep(0.3)
+    said = box.checkpoint(code=1)
+    assert "established TCP connection" in said
+    assert "--tcp-established" in said
     assert "log file: " in said
     assert box.ocimig.status(box.id) == "running"
     assert [path.name for path in box.image.iterdir()] == ["dump.log"]
     assert not box.locked()
 
 
-def test_a_full_disk_is_code_15_and_leaves_no_image(box: Box, small_disk: Path) -> None:
+def test_a_full_disk_is_said_and_leaves_no_image(box: Box, small_disk: Path) -> None:
     """The container runs on, unlocked; what was written is removed again."""
     box.run("count", "32")
     box.image = small_disk / "image"
-    said = box.checkpoint(code=15)
+    answer = box.ocimig("checkpoint", "--image-path", box.image, box.id, code=None)
+    assert answer.code != 0
+    said = answer.err
     assert "no space left" in said
     assert [path.name for path in box.image.iterdir() if path.name != "dump.log"] == []
     box.goes_on()
