@@ -13,7 +13,7 @@ _MADE = '# Made by "make man" from src/ocimig/cli/verbs.py: do not edit.'
 
 def files() -> dict[str, str]:
     """Every completion file, by its path below contrib/completions."""
-    return {"bash/ocimig": bash(), "zsh/_ocimig": zsh(), "fish/ocimig.fish": fish()}
+    return {"ocimig.bash": bash(), "_ocimig": zsh(), "ocimig.fish": fish()}
 
 
 def _shown() -> list[Verb]:
