@@ -104,12 +104,12 @@ def zsh() -> str:
     """zsh: _arguments, with a state for the verb."""
     lines = ["#compdef ocimig", _MADE, "_ocimig_ids() {", "    local root=/run/ocimig",
              "    (( EUID == 0 )) || root=${XDG_RUNTIME_DIR:-/run}/ocimig",
-             "    (( ${+opt_args[--root]} )) && root=${opt_args[--root]}",
+             "    [[ -n $ocimig_root ]] && root=$ocimig_root",
              "    local -a ids; ids=($root/*(N/:t))", "    compadd -a ids", "}", "",
              "_ocimig() {", "    local curcontext=$curcontext state line", "    typeset -A opt_args",
              "    _arguments -C \\"]  # fmt: skip
     lines += [f"        {entry} \\" for option in _global() for entry in _zsh_option(option)]
-    lines += ["        '1:command:->verb' '*::argument:->rest'", "    case $state in", "    verb)",
+    lines += ["        '1:command:->verb' '*::argument:->rest'", "    local ocimig_root=${(Q)opt_args[--root]}", "    case $state in", "    verb)",
               "        local -a verbs", "        verbs=("]  # fmt: skip
     lines += [f"            {_quoted(f'{verb.name}:{verb.summary}')}" for verb in _shown()]
     lines += [
