@@ -1,6 +1,8 @@
 """Capabilities as the kernel shows them in a container, for every way of asking for them."""
 
+import json
 import os
+from pathlib import Path
 
 import pytest
 
@@ -119,6 +121,19 @@ def test_exec_gets_the_containers_and_what_is_added(ocimig: Ocimig, bundle: Bund
         "inheritable": 0,
         "ambient": 0,
     }
+
+
+def test_a_process_document_without_capabilities_gets_the_containers(
+    ocimig: Ocimig, bundle: Bundle, tmp_path: Path
+) -> None:
+    """Never the caller's own: that would be everything."""
+    names = ["CAP_KILL"]
+    bundle.process["capabilities"] = {"bounding": names, "effective": names, "permitted": names}
+    id = ocimig.launch(bundle.write())
+    document = {"args": ["/bin/cat", "/proc/self/status"], "cwd": "/"}
+    (tmp_path / "process.json").write_text(json.dumps(document))
+    got = masks(ocimig("exec", "--process", tmp_path / "process.json", id))
+    assert got["bounding"] == got["effective"] == got["permitted"] == KILL
 
 
 def test_a_dropped_capability_really_does_not_work(ocimig: Ocimig, bundle: Bundle) -> None:

@@ -190,3 +190,25 @@ def test_the_scheduler_and_io_class_are_set(ocimig: Ocimig, bundle: Bundle) -> N
     assert fields[16] == "5"
     assert fields[38] == "3"
     assert "idle" in ionice
+
+
+def test_exec_as_another_user_keeps_the_groups(ocimig: Ocimig, bundle: Bundle) -> None:
+    """-u changes uid and gid, -g adds groups; the rest of `user` stays as in config.json."""
+    bundle.process["user"] = {"uid": 0, "gid": 7, "additionalGids": [5]}
+    id = ocimig.launch(bundle.write())
+    options = ["--user", "1000", "--additional-gids", "2000"]
+    out = ocimig.exec(id, "/bin/cat", "/proc/self/status", options=options, code=0).out
+    status = dict(line.split(":\t", 1) for line in out.splitlines() if ":\t" in line)
+    assert status["Uid"].split()[0] == "1000"
+    assert status["Gid"].split()[0] == "7"
+    assert {"5", "2000"} <= set(status["Groups"].split())
+
+
+@own
+@pytest.mark.parametrize("user", ["", "+1", "0x1", "-1", "99999999999", "１", "root", "1:", "1:x"])
+def test_exec_as_what_is_no_user_is_refused(ocimig: Ocimig, bundle: Bundle, user: str) -> None:
+    """Exit 255 as every failure of exec, and never the user 0 by accident (CVE-2026-30892)."""
+    id = ocimig.launch(bundle)
+    answer = ocimig.exec(id, "/bin/id", options=["--user", user], code=None)
+    assert answer.code == 255, answer
+    assert answer.out == ""
