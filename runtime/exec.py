@@ -2,15 +2,15 @@
 
 import os
 
-from ocimig import files
 from ocimig.errors import SystemFailure
 from ocimig.runtime import facts as host
 from ocimig.runtime import hand_over, launch, plan, steps, sync
-from ocimig.runtime.errors import ConsoleMismatch, NoSubCgroup, PausedExec, StoppedExec
+from ocimig.runtime.errors import ConsoleMismatch, PausedExec, StoppedExec
 from ocimig.runtime.state import CREATED, PAUSED, RUNNING, ContainerState, alive, status
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from ocimig.runtime.store import Store
@@ -160,15 +160,16 @@ class Addition:
         host.describe_process(facts, self.spec, self.process, self.store.root)
         facts.env = env
         facts.fifo = False
+        outside = self._enter_cgroup(facts)
         given = self._open()
         try:
             wanted = self._steps(facts, given)
-            with launch.Launch(wanted, given=given) as started:
+            with launch.Launch(wanted, given=given, outside=outside) as started:
                 started.handlers = {
                     sync.HOOKS: lambda: self._limits(started),
                     sync.READY: lambda: self._ready(started),
                 }
-                return started.run(first=3 + count, placed=self._place)
+                return started.run(first=3 + count)
         finally:
             for fd in given.values():
                 os.close(fd)
@@ -184,7 +185,8 @@ class Addition:
             raise StoppedExec(id=self.state.id) from None
 
     def _steps(self, facts: plan.Facts, given: "dict[str, int]") -> "list[steps.Step]":
-        found = plan.labels(self.process, facts)
+        found = [steps.enter_cgroup(path, value) for path, value in facts.cgroup_joins]
+        found += plan.labels(self.process, facts)
         flags = self._other_namespaces()
         if flags:
             source = steps.Source("fd", "the container")
@@ -198,7 +200,7 @@ class Addition:
             given["the root"] = os.open(f"/proc/{self.state.pid}/root", flags)
             found.append(steps.root(steps.Source("fd", "the root"), False, 0))
             found.append(steps.pivot(steps.CHROOT))
-        found.append(steps.fork())
+        found.append(steps.fork(facts.cgroup_fork))
         found.append(steps.setsid())
         found.append(steps.sync(sync.HOOKS, "limits"))
         if self.process.get("terminal"):
@@ -227,31 +229,20 @@ class Addition:
                 flags |= plan.FLAGS[name]
         return flags
 
-    def _place(self, pid: int) -> None:
+    def _enter_cgroup(self, facts: plan.Facts) -> "Callable[[int], None] | None":
+        """Into the container's cgroup: by itself where it can, else by the function that is returned."""
+        if not self.state.cgroups:
+            return None
         from ocimig.runtime import cgroups
 
-        if not self.state.cgroups:
-            return
-        cgroups.from_facts(self.state.cgroups).add(pid)
-        for text in self.options.cgroups:
-            self._place_below(pid, text)
-
-    def _place_below(self, pid: int, text: str) -> None:
-        """--cgroup [CONTROLLER[,CONTROLLER]:]PATH: a cgroup that the container made below its own."""
-        names, colon, path = text.rpartition(":")
-        controllers = names.split(",") if colon else list(self.state.cgroups)
-        for controller in controllers:
-            own = self.state.cgroups.get(controller, "")
-            below = os.path.normpath(f"{own}/{path}")
-            if not own.startswith("/") or not (below == own or below.startswith(own + "/")):
-                if not colon:
-                    continue  # not a path: a fact of another kind
-                raise NoSubCgroup(text=text, reason=f"the container has no {controller} cgroup")
-            try:
-                with files.Fd(os.open(f"{below}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)) as fd:
-                    os.write(fd, str(pid).encode())
-            except OSError as error:
-                raise NoSubCgroup(text=text, reason=f"{below}: {error.strerror}") from None
+        cgroup = cgroups.from_facts(self.state.cgroups)
+        within = self.options.cgroups
+        if within:
+            return lambda pid: cgroup.add(pid, within)
+        facts.cgroup_joins = cgroup.joins()
+        if not self._other_namespaces() & plan.CLONE_NEWUSER:
+            facts.cgroup_fork = cgroup.fork_into()
+        return cgroup.add if cgroup.fork_into() or not facts.cgroup_joins else None
 
     def _limits(self, started: launch.Launch) -> bytes:
         host.limit_process(started.pid, self.process)

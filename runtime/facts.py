@@ -3,7 +3,7 @@
 import os
 
 from ocimig import log
-from ocimig.runtime import mounts, passwd, plan, steps
+from ocimig.runtime import mounts, plan, steps
 from ocimig.runtime.errors import BadDescriptor, CannotRunHere
 
 TYPE_CHECKING = False
@@ -46,15 +46,12 @@ def preserved(count: int) -> "tuple[int, list[str]]":
 def describe_process(
     facts: plan.Facts, spec: "dict[str, Any]", process: "dict[str, Any]", root: str
 ) -> None:
-    """Fill in what the last steps need to know: home, capabilities, the seccomp filter, labels.
+    """Fill in what the last steps need to know: capabilities, the seccomp filter, labels.
 
     `root` is that of the store, which keeps compiled filters.
     """
     linux = spec.get("linux") or {}
     facts.persona = linux.get("personality")
-    names = [word.partition("=")[0] for word in process.get("env") or []]
-    if "HOME" not in names:
-        facts.home = passwd.home(facts.rootfs, process["user"]["uid"])
     if "capabilities" in process:
         from ocimig.runtime import capabilities
         from ocimig.runtime.linux.capabilities import bounding_set

@@ -21,7 +21,18 @@ PROGRAM = "ocimig-init"
 class Launch:
     """One start. Use as `with Launch(...) as launch: launch.run(...)`; leaving closes what was opened."""
 
-    __slots__ = ("before", "child", "fds", "handlers", "line", "owned", "pid", "received", "steps")
+    __slots__ = (
+        "before",
+        "child",
+        "fds",
+        "handlers",
+        "line",
+        "outside",
+        "owned",
+        "pid",
+        "received",
+        "steps",
+    )
 
     def __init__(
         self,
@@ -29,12 +40,14 @@ class Launch:
         *,
         given: "dict[str, int] | None" = None,
         handlers: "dict[int, Callable[[], bytes]] | None" = None,
+        outside: "Callable[[int], None] | None" = None,
     ) -> None:
         self.steps = steps
         self.fds = (
             given or {}
         )  # descriptors that steps name by Source("fd", name); not ours to close
         self.handlers = handlers or {}
+        self.outside = outside  # puts a process into its cgroup that could not be forked into it
         self.owned: list[int] = []
         self.before = 0  # steps that open what the others need, ahead of them
         self.child = 0  # the first init, in the host's pid namespace; it forks and ends
@@ -94,7 +107,9 @@ class Launch:
                 handler = self.handlers.get(message.number)
                 line.go(handler() if handler else b"")
             elif message.kind == sync.PID:
-                self.pid = message.number
+                self.pid, inside = struct.unpack("=ii", message.body)
+                if not inside and self.outside is not None:
+                    self.outside(self.pid)
             elif message.kind == sync.FD:
                 self.received[message.number] = message.fds[0]
             elif message.kind == sync.WARNING:

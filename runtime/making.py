@@ -77,6 +77,7 @@ class Making:
             rootless=self.options.rootless,
         )
         count, env = host.preserved(self.options.preserve_fds)
+        self._make_cgroup()
         facts = self._facts(env)
         facts.fifo = fifo
         given = {}
@@ -86,6 +87,8 @@ class Making:
             given["exec.fifo"] = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:
             with launch.Launch(plan.plan(self.spec, facts), given=given) as started:
+                if self.cgroup.fork_into():
+                    started.outside = self.cgroup.add
                 started.handlers = {
                     sync.MAPS: lambda: self._maps(started),
                     sync.OFFSETS: lambda: self._clocks(started),
@@ -114,8 +117,11 @@ class Making:
                 "mounts": [*(self.spec.get("mounts") or []), self.notify.mount()],
             }
         assert self.cgroup is not None
+        facts.cgroup_joins = self.cgroup.joins()
         new, joined = plan.namespaces(self.spec)
         mapped = "user" in new or "user" in joined
+        if not mapped:  # a mapped root may not write to it, and a failed clone3 kills a new pid namespace
+            facts.cgroup_fork = self.cgroup.fork_into()
         for index, mount in enumerate(self.spec.get("mounts") or []):
             if mount.get("type") in {"cgroup", "cgroup2"} and not mounts.is_bind(mount):
                 facts.cgroup_mounts[index] = host.cgroup_mount(
@@ -123,12 +129,24 @@ class Making:
                 )
         return facts
 
-    def _place(self, pid: int) -> None:
+    def _make_cgroup(self) -> None:
         assert self.cgroup is not None
         self.state.cgroups = self.cgroup.facts()
         self.store.save(self.state, sync=False)  # so that a crash from here on can be cleaned up
-        self.cgroup.create(pid)
+        owner = -1
+        if "user" in plan.namespaces(self.spec)[0]:
+            rows = self.spec["linux"].get("uidMappings") or []
+            owner = next((row["hostID"] for row in rows if row["containerID"] == 0), -1)
+        if self.options.systemd_cgroup:  # a unit is made for a process that is there already
+            return
+        self.cgroup.create(owner=owner)
         self.state.cgroups = self.cgroup.facts()
+
+    def _place(self, pid: int) -> None:
+        if self.options.systemd_cgroup:
+            assert self.cgroup is not None
+            self.cgroup.create(pid)
+            self.state.cgroups = self.cgroup.facts()
 
     def _limit(self) -> None:
         assert self.cgroup is not None

@@ -52,8 +52,22 @@ class Facts:
     """What the plan has to know of the host and of how it was called."""
 
     __slots__ = (
-        "apparmor", "bundle", "caps", "cgroup_mounts", "env", "fifo", "home", "keyring",
-        "no_pivot", "persona", "rootfs", "seccomp", "seccomp_flags", "setgroups", "start_hooks",
+        "apparmor",
+        "bundle",
+        "caps",
+        "cgroup_fork",
+        "cgroup_joins",
+        "cgroup_mounts",
+        "env",
+        "fifo",
+        "keyring",
+        "no_pivot",
+        "persona",
+        "rootfs",
+        "seccomp",
+        "seccomp_flags",
+        "setgroups",
+        "start_hooks",
     )  # fmt: skip
 
     def __init__(self, bundle: str, rootfs: str) -> None:
@@ -61,10 +75,11 @@ class Facts:
         self.rootfs = rootfs
         self.apparmor = "/proc/thread-self/attr/apparmor/exec"
         self.caps: tuple[int, int, int, int, int] | None = None
+        self.cgroup_joins: list[tuple[str, str]] = []  # files to write, and what, to be in it
+        self.cgroup_fork = ""  # the v2 directory to be forked into
         self.cgroup_mounts: dict[int, list[Step]] = {}  # index of the mount -> its steps
         self.env: list[str] = []  # what the runtime adds: LISTEN_FDS, NOTIFY_SOCKET
         self.fifo = True
-        self.home = "/"  # of the process's user, from the container's /etc/passwd
         self.keyring = ""  # name of a new session keyring, "" for none
         self.no_pivot = False
         self.seccomp = b""
@@ -77,8 +92,11 @@ class Facts:
 def plan(spec: "dict[str, Any]", facts: Facts) -> "list[Step]":
     """All steps from the first namespace to execve(2)."""
     new, joined = namespaces(spec)
-    found = _enter(spec, new, joined)
-    found.append(steps.fork())
+    found = [steps.enter_cgroup(path, value) for path, value in facts.cgroup_joins]
+    found += _enter(spec, new, joined)
+    found.append(steps.fork(facts.cgroup_fork))
+    if "cgroup" in new:  # its root is the cgroup that we are in now
+        found.append(steps.unshare(CLONE_NEWCGROUP, "cgroup"))
     found.append(steps.setsid())
     if facts.keyring:
         found.append(steps.keyring(facts.keyring))
@@ -113,11 +131,10 @@ def _enter(spec: "dict[str, Any]", new: "list[str]", joined: "dict[str, str]") -
     if "user" in new:
         found.append(steps.unshare(CLONE_NEWUSER, "user"))
         found.append(steps.become_root(sync.MAPS))
-    flags = 0
-    for name in new:
-        flags |= FLAGS[name] & ~CLONE_NEWUSER
-    if flags:
-        found.append(steps.unshare(flags, " ".join(name for name in new if name != "user")))
+    others = [name for name in new if name not in {"user", "cgroup"}]
+    if others:
+        flags = sum(FLAGS[name] for name in others)
+        found.append(steps.unshare(flags, " ".join(others)))
     if clock_offsets(spec):
         found.append(steps.sync(sync.OFFSETS, "the clocks of the time namespace"))
     return found
@@ -219,11 +236,13 @@ def process(process: "dict[str, Any]", facts: Facts) -> "list[Step]":
     if not quiet or listener:
         found += seccomp
     user = process["user"]
+    env = environment(process, facts)
+    if "HOME=" in env:
+        found.append(steps.home(user["uid"]))
     groups = list(user.get("additionalGids") or []) if facts.setgroups else None
     found.append(steps.credentials(user["uid"], user["gid"], groups, facts.caps))
     found.append(steps.umask(user["umask"] if user.get("umask") is not None else 0o022))
     found.append(steps.cwd(process["cwd"], True))
-    env = environment(process, facts)
     path = next((word[5:] for word in reversed(env) if word.startswith("PATH=")), PATH)
     found.append(steps.lookup(process["args"][0], path))
     found.append(steps.ready(sync.READY, FIFO if facts.fifo else None))
@@ -237,14 +256,13 @@ def process(process: "dict[str, Any]", facts: Facts) -> "list[Step]":
 
 
 def environment(process: "dict[str, Any]", facts: Facts) -> "list[str]":
-    """env of the config (of a name given twice the last counts), HOME where missing, and ours."""
+    """env of the config (of a name given twice the last counts) and ours; "HOME=" where it is missing."""
     found: dict[str, str] = {}
     for word in [*(process.get("env") or []), *facts.env]:
         name = word.partition("=")[0]
         found.pop(name, None)
         found[name] = word
-    if not found.get("HOME", "HOME=").removeprefix("HOME="):
-        found["HOME"] = f"HOME={facts.home}"
+    found.setdefault("HOME", "HOME=")
     return list(found.values())
 
 

@@ -141,9 +141,9 @@ def sync(code: int, words: str) -> Step:
     return Step(3, words, code)
 
 
-def fork() -> Step:
-    """Go on in a child, which is the first in a new pid namespace."""
-    return Step(4, "fork the container's process")
+def fork(cgroup: str = "") -> Step:
+    """Go on in a child, the first in a new pid namespace; it starts in `cgroup` (v2) where it can."""
+    return Step(4, f"fork the container's process{' into ' if cgroup else ''}{cgroup}", cgroup)
 
 
 def write(path: str, data: str) -> Step:
@@ -341,3 +341,13 @@ def execute(argv: "list[str]", env: "list[str]") -> Step:
 def leave() -> Step:
     """End well."""
     return Step(36, "end")
+
+
+def enter_cgroup(path: str, value: str) -> Step:
+    """Write ourselves into a file of a cgroup."""
+    return Step(38, f"join the cgroup {path}", path, value)
+
+
+def home(uid: int) -> Step:
+    """Look the user's home directory up, for an empty HOME."""
+    return Step(39, f"look up the home directory of {uid}", uid)

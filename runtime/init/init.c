@@ -59,7 +59,8 @@ enum op {
 	OP_HOSTNAME, OP_LOOPBACK, OP_PROPAGATE, OP_ROOT, OP_MOUNT, OP_BIND, OP_SYMLINK, OP_DEVICE,
 	OP_MASK, OP_READONLY, OP_ATTR, OP_CONSOLE, OP_PIVOT, OP_HOOK, OP_MKDIR, OP_CWD,
 	OP_CREDENTIALS, OP_UMASK, OP_NO_NEW_PRIVS, OP_SECCOMP, OP_PERSONALITY, OP_SCHEDULER,
-	OP_IOPRIO, OP_LOOKUP, OP_READY, OP_WAIT_FIFO, OP_EXEC, OP_EXIT, OP_OPEN, OP_LAST
+	OP_IOPRIO, OP_LOOKUP, OP_READY, OP_WAIT_FIFO, OP_EXEC, OP_EXIT, OP_OPEN, OP_ENTER_CGROUP,
+	OP_HOME, OP_LAST
 };
 enum message { MSG_SYNC = 1, MSG_PID, MSG_FD, MSG_ERROR, MSG_WARNING };
 
@@ -67,7 +68,7 @@ static int sock = -1, rootfd = -1, step_number;
 static int *fds, nfds, room, first_fd; /* descriptors that steps name by their place */
 static char *state_json = "";
 static uint32_t state_length;
-static char executable[PATH_MAX];
+static char executable[PATH_MAX], home[PATH_MAX] = "HOME=/";
 static int cwd_set;
 
 struct reader { char *at, *end; };
@@ -382,18 +383,41 @@ static void do_open(struct reader *r)
 	fds[nfds++] = fd;
 }
 
-static void do_fork(void)
+/* One thread that moves itself needs no lock of the kernel's; see runtime/cgroups. */
+static void do_enter_cgroup(struct reader *r)
+{
+	char *path = str(r), *value = str(r);
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+
+	if (fd < 0 || write(fd, value, strlen(value)) < 0)
+		fail("join cgroup %s", path);
+	close(fd);
+}
+
+static void do_fork(struct reader *r)
 {
 	/* CLONE_PARENT: the container's process is a child of the launcher, which can wait for it. */
-	int pid = syscall(SYS_clone, CLONE_PARENT | SIGCHLD, 0, 0, 0, 0);
+	struct { uint64_t flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid,
+		 set_tid_size, cgroup; } how = { .flags = CLONE_PARENT, .exit_signal = 0 };
+	char *path = str(r);
+	int cgroup = *path ? open(path, O_PATH | O_DIRECTORY | O_CLOEXEC) : -1;
+	int32_t answer[2] = { -1, 0 };
 
-	if (pid < 0)
+	if (cgroup >= 0) {
+		how.flags |= 0x200000000ULL; /* CLONE_INTO_CGROUP, Linux 5.7 */
+		how.cgroup = cgroup;
+		answer[0] = syscall(SYS_clone3, &how, sizeof how);
+		answer[1] = answer[0] > 0;
+	}
+	if (answer[0] < 0) /* refused: the launcher moves the child, if it wants to */
+		answer[0] = syscall(SYS_clone, CLONE_PARENT | SIGCHLD, 0, 0, 0, 0);
+	if (answer[0] < 0)
 		fail("clone");
-	if (pid > 0) {
-		int32_t number = pid;
-		send_message(MSG_PID, &number, sizeof number, -1);
+	if (answer[0] > 0) {
+		send_message(MSG_PID, answer, sizeof answer, -1);
 		_exit(0);
 	}
+	close(cgroup);
 	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 }
 
@@ -769,6 +793,35 @@ static void do_cwd(struct reader *r)
 	cwd_set = 1;
 }
 
+/*
+ * The home directory in the container's own /etc/passwd, read as text: looking a user up by the C
+ * library would load code from the container (CVE-2019-14271).
+ */
+static void do_home(unsigned uid)
+{
+	char text[65536], *line, *next;
+	int fd = open("/etc/passwd", O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	struct stat st;
+	ssize_t length = fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) ? read(fd, text, sizeof text - 1) : 0;
+
+	close(fd);
+	text[length > 0 ? length : 0] = 0;
+	for (line = text; line; line = next) {
+		char *field[6] = { line };
+		int fields = 1;
+		if ((next = strchr(line, '\n')))
+			*next++ = 0;
+		for (char *at = line; fields < 6 && (at = strchr(at, ':')); *at++ = 0)
+			field[fields++] = at + 1;
+		if (fields < 6 || !*field[2] || strtoul(field[2], &field[1], 10) != uid || *field[1])
+			continue;
+		field[5][strcspn(field[5], ":")] = 0;
+		if (strlen(field[5]) < sizeof home - 6 && *field[5])
+			strcpy(home + 5, field[5]);
+		return;
+	}
+}
+
 static void set_caps(uint64_t effective, uint64_t permitted, uint64_t inheritable)
 {
 	struct __user_cap_header_struct head = { _LINUX_CAPABILITY_VERSION_3, 0 };
@@ -925,6 +978,8 @@ static void do_exec(struct reader *r)
 		if (!strcmp(*variable, "LISTEN_PID=")) {
 			snprintf(number, sizeof number, "LISTEN_PID=%d", getpid());
 			*variable = number;
+		} else if (!strcmp(*variable, "HOME=")) {
+			*variable = home;
 		}
 	execve(executable, argv, env);
 	if (sock < 0)
@@ -1017,7 +1072,7 @@ static void carry_out(uint16_t op, struct reader *r)
 {
 	switch (op) {
 	case OP_SYNC: wait_for_go(num(r)); break;
-	case OP_FORK: do_fork(); break;
+	case OP_FORK: do_fork(r); break;
 	case OP_SETSID: if (setsid() < 0) fail("setsid"); break;
 	case OP_LOOPBACK: do_loopback(); break;
 	case OP_PROPAGATE: if (mount("", "/", "", num(r), 0) < 0) fail("propagation of /"); break;
@@ -1043,6 +1098,8 @@ static void carry_out(uint16_t op, struct reader *r)
 	case OP_EXEC: do_exec(r); break;
 	case OP_EXIT: _exit(0);
 	case OP_OPEN: do_open(r); break;
+	case OP_ENTER_CGROUP: do_enter_cgroup(r); break;
+	case OP_HOME: do_home(num(r)); break;
 	case 0: case OP_LAST: errno = EPROTO; fail("unknown step %u", op);
 	default:
 		if (op > OP_LAST)
