@@ -17,7 +17,7 @@ unexport PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE
 .SUFFIXES:
 .DELETE_ON_ERROR:
 .PHONY: help setup dev init check format lint types test test-unit test-root test-criu conformance \
-  bench demo docs man dist install uninstall clean
+  bench bench-startup demo docs man dist install uninstall clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -70,15 +70,18 @@ conformance: $(STAMP) ## the whole-program tests against OCIMIG_RUNTIME=runc (or
 	OCIMIG_RUNTIME=$${OCIMIG_RUNTIME:-runc} $(BIN)/python -m pytest tests/system $(TESTARGS)
 
 bench: setup ## run, create, start, state, delete, exec beside runc and crun: ratios and memory
-	$(BIN)/python tests/bench/compare.py $(BENCHARGS)
+	$(BIN)/python contrib/bench/compare.py $(BENCHARGS)
 
 demo: setup ## a redis server moves between two hosts on this machine under a client that never stops
 	$(BIN)/python contrib/demo/demo.py $(DEMOARGS)
 
+bench-startup: $(STAMP) ## milliseconds of the hot verbs, beside the floor of the interpreter
+	$(BIN)/python contrib/bench/startup.py
+
 docs: $(STAMP) ## docs/errors.md, from the error classes
 	$(BIN)/python contrib/errors-page >docs/errors.md
 
-man: $(STAMP) ## man pages and completions, from the table of verbs
+man: $(STAMP) ## man pages, completions, docs/exit-codes.md, from the table of verbs
 	$(BIN)/python contrib/man.py
 
 dist: $(STAMP) init ## source and wheel packages in dist/
