@@ -135,11 +135,15 @@ def _function(target: str) -> "Callable[[Call], int]":
 
 
 def _explain(error: Misuse, program: str) -> int:
-    """A command line that means nothing: the reason, and the page of the verb it was meant for."""
+    """A command line that means nothing: the reason and, as runc does, the page of the verb."""
     verb = error.verb
+    if verb is not None and not verb.contract:
+        _complain(f"{program} {verb.name}: {error}")
+        _complain(f"hint: see {program} {verb.name} --help")
+        return error.code
     if error.code != 3:
-        print("Incorrect Usage.\n" if verb is not None and " requires " in str(error)
-              else f"Incorrect Usage: {error}\n")  # fmt: skip
+        counted = verb is not None and " requires " in str(error)
+        print("Incorrect Usage.\n" if counted else f"Incorrect Usage: {error}\n")
     if verb is not None:
         from ocimig.cli import manual
 

@@ -15,6 +15,7 @@ _ENVIRONMENT = (
     ("NOTIFY_SOCKET", "the container's process may tell systemd here that it is ready"),
     ("LISTEN_FDS, LISTEN_FDNAMES", "sockets of systemd's, passed on to the container's process"),
     ("OCIMIG_CRIU", "the CRIU program to use"),
+    ("OCIMIG_REMOTE_COMMAND", "how migrate calls ocimig on the other host"),
 )
 _FILES = (
     ("/run/ocimig", "state of containers of root; one directory each"),

@@ -102,7 +102,7 @@ def names(option: Option) -> str:
 
 def help_text(option: Option) -> str:
     """Its help, with the values it takes."""
-    return f"{option.help} ({', '.join(option.choices)})" if option.choices else option.help
+    return f"{option.help}: {', '.join(option.choices)}" if option.choices else option.help
 
 
 def _rows(options: tuple[Option, ...]) -> list[tuple[str, str]]:

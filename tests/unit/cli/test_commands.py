@@ -248,9 +248,13 @@ def test_what_is_in_doubt_is_settled_without_naming_the_host(
 def test_a_migration_that_makes_no_sense_is_refused(
     words: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Code 2, and nothing was looked at."""
+    """Code 2, one clear line, and nothing was looked at."""
     assert main.run(["--root", str(tmp_path), "migrate", *words]) == 2
-    assert "Incorrect Usage" in capfd.readouterr().out
+    seen = capfd.readouterr()
+    assert seen.out == ""
+    first, second = seen.err.splitlines()
+    assert first.startswith("ocimig migrate: ")
+    assert second == "hint: see ocimig migrate --help"
 
 
 def test_a_failed_migration_is_json_too(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
