@@ -73,7 +73,10 @@ def _on_a_terminal(feed: Callable[[progress_view.View], None]) -> str:
         feed(view)
         view.close()
         os.write(slave, b"\x04")
-        return os.read(master, 1 << 16).decode()
+        shown = b""
+        while not shown.endswith(b"\x04"):  # the terminal may hand it over in parts
+            shown += os.read(master, 1 << 16)
+        return shown.decode()
     finally:
         os.close(master)
         os.close(slave)
