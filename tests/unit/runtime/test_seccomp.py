@@ -4,7 +4,6 @@ import ctypes
 import errno
 import os
 import socket
-import stat
 import struct
 import time
 from pathlib import Path
@@ -297,56 +296,6 @@ def test_a_filter_too_long_for_the_kernel_is_refused() -> None:
     calls = [rule("umask", args=[argument(0, "EQ", value)]) for value in range(4200)]
     with pytest.raises(SeccompFailed, match="instructions, the kernel takes 4096"):
         seccomp.plan(profile(*calls))
-
-
-def test_what_was_made_once_is_found_again(tmp_path: Path) -> None:
-    """By content: the same profile is not compiled twice, another one is not mistaken for it."""
-    cache = tmp_path / "cache"
-    first = seccomp.plan(allow_list(), cache=str(cache))
-    assert stat.S_IMODE(cache.stat().st_mode) == 0o700
-    assert len(list(cache.iterdir())) == 1
-    again = seccomp.plan(allow_list(), cache=str(cache))
-    assert (again.bpf, again.flags, again.notify) == (first.bpf, first.flags, first.notify)
-    other = seccomp.plan(allow_list("mkdir"), cache=str(cache))
-    assert other.bpf != first.bpf
-    assert answers(again, (number("getppid"),)) == [0]
-
-
-@pytest.mark.parametrize("harm", ["truncate", "flip", "empty", "writable", "older", "link"])
-def test_a_harmed_entry_is_made_again(tmp_path: Path, harm: str) -> None:
-    """A torn, changed, foreign or outdated file is never a filter."""
-    first = seccomp.plan(allow_list(), cache=str(tmp_path))
-    (entry,) = tmp_path.iterdir()
-    content = entry.read_bytes()
-    if harm == "truncate":
-        entry.write_bytes(content[:-8])
-    elif harm == "flip":
-        entry.write_bytes(content[:-5] + bytes([content[-5] ^ 1]) + content[-4:])
-    elif harm == "empty":
-        entry.write_bytes(b"")
-    elif harm == "older":
-        entry.write_bytes(content.replace(os.uname().release.encode(), b"0.0"))
-    elif harm == "writable":
-        entry.write_bytes(content[:-8] + struct.pack("=HBBI", 6, 0, 0, 0x7FFF0000))
-        entry.chmod(0o666)
-    else:
-        entry.rename(tmp_path / "elsewhere")
-        entry.symlink_to("elsewhere")
-    assert seccomp._cached(str(entry)) is None
-    assert seccomp.plan(allow_list(), cache=str(tmp_path)).bpf == first.bpf
-
-
-def test_the_cache_does_not_grow_for_ever(tmp_path: Path) -> None:
-    """Sixty-four profiles, then it starts anew."""
-    for value in range(seccomp.MAX_ENTRIES + 3):
-        seccomp.plan(profile(rule("umask", args=[argument(0, "EQ", value)])), cache=str(tmp_path))
-    assert len(list(tmp_path.iterdir())) == 3
-
-
-def test_a_cache_that_cannot_be_written_only_costs_time(tmp_path: Path) -> None:
-    """A file where the directory should be."""
-    (tmp_path / "file").write_text("")
-    assert seccomp.plan(profile(rule("getcwd")), cache=str(tmp_path / "file")).bpf
 
 
 def test_a_usual_profile_is_made_quickly() -> None:
