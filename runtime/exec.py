@@ -20,6 +20,8 @@ NAMESPACE_FILES = {
     "user": "user", "mount": "mnt", "uts": "uts", "ipc": "ipc", "network": "net",
     "pid": "pid_for_children", "cgroup": "cgroup", "time": "time_for_children",
 }  # fmt: skip
+# what a process.json that does not say otherwise has from the container's own process
+INHERITED = ("apparmorProfile", "capabilities", "noNewPrivileges", "rlimits", "selinuxLabel")
 
 
 class ExecOptions:
@@ -85,9 +87,11 @@ def process_of(
     process["env"] = [*(process.get("env") or []), *(env or [])]
     if user is not None:
         uid, gid = user
-        process["user"] = {"uid": uid, "gid": process["user"]["gid"] if gid is None else gid}
+        gid = process["user"]["gid"] if gid is None else gid
+        process["user"] = {**process["user"], "uid": uid, "gid": gid}
     if gids:
-        process["user"] = {**process["user"], "additionalGids": list(gids)}
+        before = process["user"].get("additionalGids") or []
+        process["user"] = {**process["user"], "additionalGids": [*before, *gids]}
     if caps:
         from ocimig.runtime import capabilities
 
@@ -109,11 +113,12 @@ def execute(store: "Store", id: str, process: "dict[str, Any]", options: ExecOpt
         raise PausedExec(id=id)
     if now not in {CREATED, RUNNING, PAUSED}:
         raise StoppedExec(id=id)
-    process = {
-        **process,
-        "selinuxLabel": options.process_label or process.get("selinuxLabel", ""),
-        "apparmorProfile": options.apparmor or process.get("apparmorProfile", ""),
-    }
+    own = store.config(id)["process"]
+    process = {**{key: own[key] for key in INHERITED if key in own}, **process}
+    if options.process_label:
+        process["selinuxLabel"] = options.process_label
+    if options.apparmor:
+        process["apparmorProfile"] = options.apparmor
     terminal = bool(process.get("terminal"))
     if terminal and options.detach and not options.console_socket:
         raise ConsoleMismatch(
