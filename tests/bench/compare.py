@@ -27,7 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -63,19 +63,19 @@ class Runtime:
         """The whole command."""
         return [self.program, "--root", self.root, *words]
 
-    def time(self, *words: str, output: int = -1) -> float:
-        """Milliseconds of one command. Fails loudly when it fails."""
+    def time(self, *words: str, output: int = -1) -> tuple[float, float]:
+        """Milliseconds of one command by the clock and of processors. Fails loudly when it fails."""
         argv = self.argv(*words)
         before = time.perf_counter()
         pid = os.fork()
         if not pid:
             _become(argv, self.namespace, output)
-        status = os.waitpid(pid, 0)[1]
+        _, status, used = os.wait4(pid, 0)
         spent = (time.perf_counter() - before) * 1000
         if status:
             code = os.waitstatus_to_exitcode(status)
             raise SystemExit(f"{' '.join(argv)}: exit {code}")
-        return spent
+        return spent, (used.ru_utime + used.ru_stime) * 1000
 
     def state(self, id: str) -> dict[str, object]:
         """The state document."""
@@ -93,7 +93,7 @@ class Runtime:
         ).stdout.splitlines()[0]
 
 
-def _become(argv: Sequence[str], namespace: int, output: int) -> None:
+def _become(argv: list[str], namespace: int, output: int) -> None:
     """In the child: the namespace, the descriptors, the program."""
     try:
         if namespace >= 0 and _libc.setns(namespace, CLONE_NEWNS):
@@ -108,11 +108,14 @@ def _become(argv: Sequence[str], namespace: int, output: int) -> None:
         os._exit(127)
 
 
-def one_round(runtime: Runtime, wanted: set[str]) -> dict[str, float]:
+Spent = dict[str, tuple[float, ...]]  # by the clock and of processors; one number for memory
+
+
+def one_round(runtime: Runtime, wanted: set[str]) -> Spent:
     """Every verb once, on a container of its own."""
     runtime.counter += 1
     id = f"ocimig-test-bench-{runtime.name}-{os.getpid()}-{runtime.counter}"
-    spent: dict[str, float] = {}
+    spent: Spent = {}
     if "run" in wanted:
         spent["run"] = runtime.time("run", "--bundle", runtime.bundles["true"], id)
     if wanted == {"run"}:
@@ -155,13 +158,13 @@ def _wait_end(descriptor: int) -> None:
             pass
 
 
-def memory(pid: int) -> dict[str, float]:
+def memory(pid: int) -> Spent:
     """KiB of a created container's process."""
-    found = {}
+    found: Spent = {}
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         name, _, rest = line.partition(":")
         if name in {"Rss", "Pss"}:
-            found[name] = float(rest.split()[0])
+            found[name] = (float(rest.split()[0]),)
     return found
 
 
@@ -229,34 +232,26 @@ def v2_namespace() -> Iterator[int]:
         holder.wait()
 
 
-def table(results: dict[str, dict[str, list[float]]], rounds: int) -> list[str]:
-    """The markdown."""
+def table(results: "Results", kind: int) -> list[str]:
+    """The markdown: by the clock (0) or of processors (1)."""
     names = list(results)
-    others = [name for name in names if name != "ocimig"]
-    ratios = [f"ocimig / {name}" for name in others] if "ocimig" in names else []
-    lines = [
-        "| | " + " | ".join([f"{name} median (least)" for name in names] + ratios) + " |",
-        "|---|" + "---:|" * (len(names) + len(ratios)),
-    ]
+    others = [name for name in names if name != "ocimig"] if "ocimig" in names else []
+    what = ("by the clock", "of processors")[kind]
+    heads = [what, *(f"{name} median (least)" for name in names)]
+    heads += [f"ocimig / {name}" for name in others]
+    lines = ["| " + " | ".join(heads) + " |", "|---|" + "---:|" * (len(heads) - 1)]
     for row in (*VERBS, "Rss", "Pss"):
-        columns = {name: results[name][row] for name in names if results[name].get(row)}
-        if not columns:
+        columns = {
+            name: [each[kind] for each in results[name].get(row, ()) if kind < len(each)]
+            for name in names
+        }
+        if not all(columns.values()):
             continue
         middle = {name: statistics.median(values) for name, values in columns.items()}
-        unit = "KiB" if row in {"Rss", "Pss"} else "ms"
-        cells = [
-            f"{middle[name]:.1f} ({min(columns[name]):.1f})" if name in columns else "–"
-            for name in names
-        ]
-        if ratios:
-            cells += [
-                f"{middle['ocimig'] / middle[name]:.2f}"
-                if name in middle and "ocimig" in middle
-                else "–"
-                for name in others
-            ]
-        label = f"{row} of a created container's process" if unit == "KiB" else row
-        lines.append(f"| {label}, {unit} | " + " | ".join(cells) + " |")
+        label = f"{row}, ms" if row in VERBS else f"{row} of a created container's process, KiB"
+        cells = [label, *(f"{middle[name]:.1f} ({min(columns[name]):.1f})" for name in names)]
+        cells += [f"{middle['ocimig'] / middle[name]:.2f}" for name in others]
+        lines.append("| " + " | ".join(cells) + " |")
     return lines
 
 
@@ -315,25 +310,21 @@ def main() -> None:
             namespace = v2 if each == "crun" else -1
             chosen = crun_bundles if each == "crun" else bundles
             runtimes.append(Runtime(each, program, directory, namespace, chosen))
-        results = measure(runtimes, set(options.only.split(",")), options.rounds)
-        shown = {
-            runtime: {
-                row: found for row, found in rows.items() if row not in VERBS or row in options.only
-            }
-            for runtime, rows in results.items()
-        }
-        print(
-            "\n".join(
-                [*table(shown, options.rounds), "", *conditions(runtimes, options.rounds, load)]
-            )
-        )
+        wanted = set(options.only.split(","))
+        results = measure(runtimes, wanted, options.rounds)
+        for rows in results.values():
+            for verb in set(VERBS) - wanted:
+                rows.pop(verb, None)
+        lines = [*table(results, 0), "", *table(results, 1), ""]
+        print("\n".join(lines + conditions(runtimes, options.rounds, load)))
 
 
-def measure(
-    runtimes: list[Runtime], wanted: set[str], rounds: int
-) -> dict[str, dict[str, list[float]]]:
+Results = dict[str, dict[str, list[tuple[float, ...]]]]
+
+
+def measure(runtimes: list[Runtime], wanted: set[str], rounds: int) -> Results:
     """All rounds. The first one, which warms caches, is not counted."""
-    results: dict[str, dict[str, list[float]]] = {runtime.name: {} for runtime in runtimes}
+    results: Results = {runtime.name: {} for runtime in runtimes}
     for number in range(rounds + 1):
         for runtime in random.sample(runtimes, len(runtimes)):
             for row, spent in one_round(runtime, wanted).items():
