@@ -102,14 +102,19 @@ class Launch:
         return self.pid
 
     def _listen(self, line: sync.Line) -> None:
+        # The first init says the pid of its child, but the child may be the first to speak.
+        early: list[int] = []
         for message in line.messages():
-            if message.kind == sync.SYNC:
-                handler = self.handlers.get(message.number)
-                line.go(handler() if handler else b"")
+            if message.kind == sync.SYNC and not self.pid and message.number in sync.BY_THE_CHILD:
+                early.append(message.number)
+            elif message.kind == sync.SYNC:
+                self._answer(line, message.number)
             elif message.kind == sync.PID:
                 self.pid, inside = struct.unpack("=ii", message.body)
                 if not inside and self.outside is not None:
                     self.outside(self.pid)
+                for number in early:
+                    self._answer(line, number)
             elif message.kind == sync.FD:
                 self.received[message.number] = message.fds[0]
             elif message.kind == sync.WARNING:
@@ -118,6 +123,10 @@ class Launch:
                 raise self._failure(message)
         if not self.pid:
             raise InitFailed(what="init ended before the container's process was made", reason="")
+
+    def _answer(self, line: sync.Line, number: int) -> None:
+        handler = self.handlers.get(number)
+        line.go(handler() if handler else b"")
 
     def _failure(self, message: sync.Message) -> InitFailed:
         number, error = struct.unpack_from("=ii", message.body)
