@@ -398,8 +398,8 @@ class _Checkpoint:
                 if content is not None:
                     words = tmpfs.options(mount)
                     small.append(
-                        external.External(f"m{mount.id}", "tmpfs", mount.target,
-                                          options=words, content=content)
+                        external.External(f"m{mount.id}", "tmpfs", mount.target, options=words,
+                                          attributes=external.attributes(mount), content=content)
                     )  # fmt: skip
         inside = [pid, *proc.descendants(pid)]
         held = descriptors.host_files(inside, self.mount_ids, pid)

@@ -15,11 +15,12 @@ Pure but for `source_of`; what a tmpfs holds is looked at in `tmpfs`.
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from ocimig.migrate.mountinfo import Mount, below, host_path
 
+ATTRIBUTES = {"ro", "nosuid", "nodev", "noexec", "noatime", "nodiratime", "relatime", "nosymfollow"}
 OWN = {"proc", "sysfs", "devpts", "mqueue"}  # made anew by CRIU from what it saved
 CGROUPS = {"cgroup", "cgroup2"}
 NOTIFY = "/run/notify"
@@ -35,6 +36,7 @@ class External:
     source: str = ""
     below: str = ""  # cgroup: the part below the container's own cgroup
     controller: str = ""
+    attributes: tuple[str, ...] = ()  # ro, nosuid, … of the mount itself
     slave: bool = False  # mounts that the host makes there later shall appear in the container
     options: tuple[str, ...] = ()  # tmpfs: size=, mode= and so on
     content: tuple[dict[str, Any], ...] = field(default=())
@@ -52,7 +54,7 @@ class External:
         """Ignores what it does not know."""
         known = {item.name for item in fields(cls)}
         kept = {name: inner for name, inner in value.items() if name in known}
-        for name in ("options", "content"):
+        for name in ("attributes", "options", "content"):
             kept[name] = tuple(kept.get(name, ()))
         return cls(**kept)
 
@@ -96,7 +98,19 @@ def decide(
             continue  # a bind of a part of the root file system, as readonlyPaths makes them
         else:
             external.append(_of_host(mount, host, sources, key))
-    return external, undecided
+    targets = {mount.target: mount for mount in mounts}
+    return [_with_attributes(item, targets[item.target]) for item in external], undecided
+
+
+def _with_attributes(item: External, mount: Mount) -> External:
+    """CRIU sets the attributes of a mount only where it thinks they differ from another's of the same
+    file system: a second read-only bind would come back writable. So the source has them already."""
+    return replace(item, attributes=attributes(mount))
+
+
+def attributes(mount: Mount) -> tuple[str, ...]:
+    """The options of the mount, not of its file system."""
+    return tuple(word for word in mount.options if word in ATTRIBUTES)
 
 
 def bind_sources(spec: Mapping[str, Any]) -> dict[str, str]:

@@ -1,7 +1,8 @@
 """Where CRIU restores: a mount namespace of its own, in which we lay out what it binds from.
 
-Nothing that is mounted here can be left on the host: the namespace ends with CRIU. /run and /tmp are
-fresh tmpfs in it, for CRIU's cache of kernel facts and its scratch directories.
+Nothing that is mounted here can be left on the host: the namespace ends with CRIU. /run is a fresh tmpfs
+in it, for CRIU's cache of kernel facts, and so is /tmp, for its scratch directories, once CRIU itself
+(which may lie there) is loaded.
 
     /run/ocimig/root    the container's root file system
     /run/ocimig/<key>   the source of each external mount
@@ -36,10 +37,13 @@ def enter(*, cgroup_namespace: Callable[[], None] | None = None) -> None:
     namespaces.unshare(namespaces.CLONE_NEWNS)
     # A slave: the container's own slave mounts go on receiving what the host mounts.
     mount.mount(None, "/", None, mount.MS_REC | mount.MS_SLAVE)
-    for path in ("/run", "/tmp"):  # noqa: S108  a fresh, private tmpfs
-        mount.mount("tmpfs", path, "tmpfs", mount.MS_NOSUID | mount.MS_NODEV, "mode=755")
-        mount.mount(None, path, None, mount.MS_PRIVATE)
+    _cover("/run")
     os.mkdir(DIRECTORY, 0o700)
+
+
+def _cover(path: str) -> None:
+    mount.mount("tmpfs", path, "tmpfs", mount.MS_NOSUID | mount.MS_NODEV, "mode=755")
+    mount.mount(None, path, None, mount.MS_PRIVATE)
 
 
 class Sources:
@@ -68,7 +72,8 @@ class Sources:
         missing = []
         for item in externals:
             try:
-                self._mounts[item.key] = _source(item, where)
+                fd = self._mounts[item.key] = _source(item, where)
+                _set_attributes(fd, item)
             except FileNotFoundError as error:
                 missing.append(str(error.filename or item.source))
             except OSError as error:
@@ -88,6 +93,7 @@ class Sources:
 
     def _attach(self, namespace: int) -> None:
         namespaces.setns(namespace, namespaces.CLONE_NEWNS)
+        _cover("/tmp")  # noqa: S108  not the host's
         for key, fd in self._mounts.items():
             target = f"{DIRECTORY}/{key}"
             if stat.S_ISDIR(os.fstat(fd).st_mode):
@@ -130,6 +136,30 @@ def _source(item: External, where: Places) -> int:
     if not item.slave:
         mount.mount_setattr(fd, "", mount.AT_EMPTY_PATH, propagation=mount.MS_PRIVATE)
     return fd
+
+
+_ATTRIBUTES = {
+    "ro": mount.MOUNT_ATTR_RDONLY,
+    "nosuid": mount.MOUNT_ATTR_NOSUID,
+    "nodev": mount.MOUNT_ATTR_NODEV,
+    "noexec": mount.MOUNT_ATTR_NOEXEC,
+    "nodiratime": mount.MOUNT_ATTR_NODIRATIME,
+    "nosymfollow": mount.MOUNT_ATTR_NOSYMFOLLOW,
+}
+
+
+def _set_attributes(fd: int, item: External) -> None:
+    wanted = 0
+    for word in item.attributes:
+        wanted |= _ATTRIBUTES.get(word, 0)
+    clear = mount.MOUNT_ATTR__ATIME
+    for value in _ATTRIBUTES.values():
+        clear |= value & ~wanted
+    if "noatime" in item.attributes:
+        wanted |= mount.MOUNT_ATTR_NOATIME
+    elif "relatime" not in item.attributes:
+        wanted |= mount.MOUNT_ATTR_STRICTATIME
+    mount.mount_setattr(fd, "", mount.AT_EMPTY_PATH, wanted, clear)
 
 
 def _tmpfs(item: External) -> int:

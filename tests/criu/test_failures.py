@@ -39,7 +39,7 @@ def test_what_criu_cannot_save_is_named(box: Box) -> None:
 def test_an_established_connection_needs_its_option(box: Box) -> None:
     """CRIU's refusal in words, with the remedy and the log; no image is left, the network is unlocked."""
     box.run("serve", "5000")
-    box.ocimig("exec", "-d", box.id, "/bin/nc", "127.0.0.1", "5000")
+    box.ocimig("exec", "-d", box.id, "/bin/sh", "-c", "sleep 99 | nc 127.0.0.1 5000")
     time.sleep(0.3)
     said = box.checkpoint(code=1)
     assert "established TCP connection" in said
