@@ -278,9 +278,13 @@ class _Checkpoint:
             _remove(log_path)
             try:
                 session.call(request, notify=self._callbacks(), watch=watch)
-            except (CriuDied, CriuStuck):
-                self._after_kill()
-                raise
+            except (CriuDied, CriuStuck) as error:
+                if not self.gone or self._held():
+                    self._after_kill()
+                    raise
+                # The checkpoint is whole and was acknowledged: one copy only, so this one ends.
+                log.warning(f"{error}; the checkpoint is complete, the rest is ended here")
+                lifecycle.end(self.state)
             finally:
                 self._unlock()
         self._times_done()

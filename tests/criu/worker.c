@@ -1,6 +1,7 @@
 /* A program to checkpoint, in several modes. Static, no library but libc, everything it knows it prints. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
+#include <errno.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -39,7 +40,11 @@ static int serve(int port) {
   for (unsigned long number = 0;;) {
     int peer = accept(listener, NULL, NULL);
     char byte;
-    while (peer >= 0 && read(peer, &byte, 1) == 1) dprintf(peer, "%lu\n", ++number);
+    for (ssize_t size; peer >= 0 && (size = read(peer, &byte, 1));) {
+      if (size == 1) dprintf(peer, "%lu\n", ++number);
+      else if (errno == EINTR || errno == EPERM) nap(); /* a socket in repair mode: CRIU was killed */
+      else break;
+    }
     close(peer);
   }
 }
