@@ -7,7 +7,7 @@ from ocimig_testkit.source import ROOT, sources
 
 FILE_LINES = 400
 FUNCTION_LINES = 60
-INIT_LINES = 800  # of code: the C program: what runs as root inside a container must be read whole
+INIT_LINES = 1200  # of code (docs/adr/0011): what runs as root inside a container must be read whole
 
 
 def test_no_file_is_longer_than_one_sitting() -> None:
@@ -36,7 +36,7 @@ def test_no_function_is_longer_than_a_screen() -> None:
 
 
 def test_the_program_inside_the_namespaces_stays_small() -> None:
-    """The C sources together: under 800 lines of code, and nowhere else is there any C."""
+    """The C sources together: under 1,200 lines of code, and nowhere else is there any C."""
     inside = sorted((ROOT / "runtime/init").glob("*.[ch]"))
     assert inside
     assert sum(_lines_of_code(path.read_text()) for path in inside) < INIT_LINES
