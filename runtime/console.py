@@ -25,6 +25,9 @@ TIOCGWINSZ = 0x5413
 TIOCSWINSZ = 0x5414
 _CHUNK = 4096  # a pipe that poll(2) calls writable takes so much without blocking
 _MOST_WAITING = 65536
+_GONE = select.POLLHUP | select.POLLERR | select.POLLNVAL  # which poll(2) reports unasked
+_READABLE = select.POLLIN | _GONE
+_WRITABLE = select.POLLOUT | _GONE
 
 
 def send_fd(socket_path: str, fd: int, name: str, *, what: str = "console") -> None:
@@ -86,8 +89,9 @@ class Signals:
 def _taken() -> "list[int]":
     left = {"SIGKILL", "SIGSTOP", "SIGCHLD", "SIGCLD", "SIGURG", "SIGPIPE", "SIGTTIN", "SIGTTOU"}
     faults = {"SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGSYS", "SIGTRAP", "SIGABRT", "SIGIOT"}
-    taken = {value for name, value in process.SIGNALS.items() if name not in left | faults}
-    return sorted(taken - {process.SIGNALS[name] for name in left | faults})
+    # every number, for most real-time signals have no name; 32 and 33 are the C library's own
+    numbers = {*range(1, 32), *range(process.SIGNALS["SIGRTMIN"], process.SIGNALS["SIGRTMAX"] + 1)}
+    return sorted(numbers - {process.SIGNALS[name] for name in left | faults})
 
 
 def _nothing(number: int, frame: object) -> None:
@@ -197,7 +201,7 @@ class _Copy:
         try:
             open_ = True
             while open_:
-                events = self._poll(None)
+                events = self._poll()
                 self._signals(events)
                 self._from_stdin(events)
                 self._to_master(events)
@@ -206,24 +210,27 @@ class _Copy:
                 if pidfd in events and pidfd >= 0 and master not in events:
                     break
             while self.waiting and self.stdout_open:
-                self._to_stdout(self._poll(None))
+                self._to_stdout(self._poll())
         finally:
             os.set_blocking(master, blocking)
 
-    def _poll(self, timeout: "float | None") -> "dict[int, int]":
+    def _poll(self) -> "dict[int, int]":
+        """Wait for what there is to do now: descriptor -> events."""
         relay = self.relay
-        poller = select.poll()
-        poller.register(self.signals.fileno(), select.POLLIN)
+        wanted = {self.signals.fileno(): select.POLLIN}
         if self.pidfd >= 0 and not self.waiting:
-            poller.register(self.pidfd, select.POLLIN)
-        wanted = 0 if len(self.waiting) >= _MOST_WAITING else select.POLLIN
-        poller.register(relay.master, wanted | (select.POLLOUT if self.typed else 0))
+            wanted[self.pidfd] = select.POLLIN
+        wanted[relay.master] = select.POLLOUT if self.typed else 0
+        if len(self.waiting) < _MOST_WAITING:
+            wanted[relay.master] |= select.POLLIN
         if self.input_open and not self.typed:
-            poller.register(relay.stdin, select.POLLIN)
-        if self.waiting and self.stdout_open:
-            # stdin and stdout are often one terminal, but never one number
-            poller.register(relay.stdout, select.POLLOUT)
-        return dict(poller.poll(timeout))
+            wanted[relay.stdin] = select.POLLIN
+        if self.waiting and self.stdout_open:  # which may be the same descriptor as stdin
+            wanted[relay.stdout] = wanted.get(relay.stdout, 0) | select.POLLOUT
+        poller = select.poll()
+        for fd, events in wanted.items():
+            poller.register(fd, events)
+        return dict(poller.poll())
 
     def _signals(self, events: "dict[int, int]") -> None:
         if self.signals.fileno() not in events:
@@ -235,7 +242,7 @@ class _Copy:
                 self.forward(number)
 
     def _from_stdin(self, events: "dict[int, int]") -> None:
-        if self.relay.stdin not in events or not self.input_open:
+        if not self.input_open or not events.get(self.relay.stdin, 0) & _READABLE:
             return
         try:
             data = os.read(self.relay.stdin, _CHUNK)
@@ -260,7 +267,7 @@ class _Copy:
 
     def _from_master(self, events: "dict[int, int]") -> bool:
         """Read once; False when the pty has closed."""
-        if not events.get(self.relay.master, 0) & ~select.POLLOUT:
+        if not events.get(self.relay.master, 0) & _READABLE:
             return True
         try:
             data = os.read(self.relay.master, _CHUNK)
@@ -273,7 +280,7 @@ class _Copy:
         return bool(data)
 
     def _to_stdout(self, events: "dict[int, int]") -> None:
-        if self.relay.stdout not in events or not self.waiting:
+        if not self.waiting or not events.get(self.relay.stdout, 0) & _WRITABLE:
             return
         try:
             self.waiting = self.waiting[os.write(self.relay.stdout, self.waiting[:_CHUNK]) :]

@@ -131,9 +131,7 @@ def test_openat2_stays_below_its_directory(tmp_path: Path) -> None:
         os.close(fd)
         with pytest.raises(OSError, match="symbolic links"):
             openat2.openat2(root, "self", os.O_RDONLY, 0, openat2.RESOLVE_NO_SYMLINKS)
-        fd = openat2.openat2(
-            root, "new", os.O_CREAT | os.O_WRONLY, 0o600, openat2.RESOLVE_BENEATH
-        )
+        fd = openat2.openat2(root, "new", os.O_CREAT | os.O_WRONLY, 0o600, openat2.RESOLVE_BENEATH)
         os.close(fd)
         assert Path(tmp_path, "new").exists()
     finally:

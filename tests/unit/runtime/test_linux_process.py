@@ -45,7 +45,8 @@ def test_a_signal_is_known_by_number_and_by_name(text: str, number: int) -> None
 
 
 @pytest.mark.parametrize(
-    "text", ["", "SIG", "65", "-1", "+9", " 9", "９", "NOPE", "RTMIN+31", "RTMAX+1", "RTMIN-1", "_IGN"]
+    "text",
+    ["", "SIG", "65", "-1", "+9", " 9", "９", "NOPE", "RTMIN+31", "RTMAX+1", "RTMIN-1", "_IGN"],
 )
 def test_what_is_no_signal_is_refused(text: str) -> None:
     """Nothing is guessed: full-width digits, signs and out-of-range offsets are no signals."""

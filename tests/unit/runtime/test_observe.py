@@ -20,7 +20,9 @@ def store(tmp_path: Path) -> Store:
 
 def _make(store: Store, id: str, pid: int = 0) -> None:
     store.claim(id)
-    state = ContainerState(id, bundle="/b", rootfs="/b/rootfs", oci_version="1.2.0", checkpointed=True)
+    state = ContainerState(
+        id, bundle="/b", rootfs="/b/rootfs", oci_version="1.2.0", checkpointed=True
+    )
     if pid:
         state.adopt(pid)
     store.save(state)

@@ -32,7 +32,9 @@ def test_a_good_name_is_taken_once(store: Store, id: str) -> None:
     assert store.ids() == [id]
 
 
-@pytest.mark.parametrize("id", ["", ".", "..", "../x", "a/b", ".hidden", "x" * 201, "é", "a b", "a\n"])
+@pytest.mark.parametrize(
+    "id", ["", ".", "..", "../x", "a/b", ".hidden", "x" * 201, "é", "a b", "a\n"]
+)
 def test_a_bad_name_is_refused(store: Store, id: str) -> None:
     """Before anything touches the disk."""
     with pytest.raises(InvalidId, match="^invalid container ID format$"):
