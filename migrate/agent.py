@@ -1,0 +1,339 @@
+"""The far side of a migration: a conversation on standard input and output. Never speaks first.
+
+    source                      agent (journal)
+    facts {about}            →  facts {…}
+    status {migration}       →  status {phase, live, boot_id}
+    reserve {…}              →  reserved {images}              RESERVED
+    files {tree, path, pass} →                                 then what rootfs says, as often as needed
+    warm {config, …}         →  warmed {}                      CRIU waits, nothing is restored yet
+    images … images-end      →  shipped {bytes}                SHIPPED
+    prepare {…}              →  prepared {pid, steps}          PREPARED; the restore waits in post-restore
+    go {epoch}               →  running {pid, steps}           GO, RUNNING
+                                settled {}                     announced, files on disk
+    abort {reason}           →  aborted {}                     ABORTED
+    bye                      →  (end)
+
+A link that ends before `go` aborts; one that ends after it changes nothing. Without `go` for the
+time that `reserve` named, the agent writes ABORTED by itself and refuses a later `go`.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from ocimig import log
+from ocimig.errors import OcimigError
+from ocimig.files import Lock
+from ocimig.migrate import facts, hands, images, journal, phases
+from ocimig.migrate.errors import BrokenFrame, Fenced, GoRefused, LinkLost, MigrationFailed
+from ocimig.migrate.hands import Destination
+from ocimig.migrate.journal import Journal
+from ocimig.migrate.wire import Frame, Wire
+from ocimig.runtime.linux import proc
+from ocimig.runtime.store import Store, check_id
+
+PATIENCE = 30.0  # seconds that a prepared container waits for `go`
+QUIET = 60.0  # seconds without a frame while the source has something to send
+
+
+class Agent:
+    """One conversation; it carries out at most one migration."""
+
+    def __init__(self, wire: Wire, store: Store, deeds: Destination) -> None:
+        self.wire = wire
+        self.store = store
+        self.hands = deeds
+        self.journal: Journal | None = None
+        self.lock: Lock | None = None
+        self.receiver: images.Receiver | None = None
+        self.steps: list[dict[str, Any]] = []
+        self.began = time.monotonic()
+
+    def serve(self) -> None:
+        """Answer until the source says bye or the link ends; what is not decided by then is aborted."""
+        handlers: dict[str, Callable[[Frame], None]] = {
+            "facts": self._facts,
+            "status": self._status,
+            "reserve": self._reserve,
+            "files": self._files,
+            "image": self._image,
+            "image-data": self._image,
+            "image-end": self._image,
+            "images-end": self._image,
+            "warm": self._warm,
+            "prepare": self._prepare,
+            "go": self._late_go,
+            "abort": self._abort,
+        }
+        try:
+            self.wire.greet()
+            while (frame := self._next()) is not None:
+                handler = handlers.get(frame.kind)
+                if handler is None:
+                    raise BrokenFrame(host=self.wire.host, reason=f"{frame.kind!r} is unknown here")
+                handler(frame)
+        except LinkLost as error:
+            self._undo(f"the link ended: {error}")
+        except OcimigError as error:
+            self._undo(str(error))
+            self._complain(error)
+        except BaseException as error:
+            self._undo(f"{type(error).__name__}: {error}")
+            self._complain(error)
+            raise
+        finally:
+            if self.lock is not None:
+                self.lock.__exit__(None, None, None)
+
+    def _complain(self, error: BaseException) -> None:
+        with suppress(LinkLost, OSError):
+            self.wire.send_error(error)
+
+    def _next(self) -> Frame | None:
+        """The next frame; None for bye, and for an end while nothing is reserved."""
+        reserved = self.journal is not None and not self.journal.ended
+        try:
+            frame = self.wire.receive(QUIET if reserved else None)
+        except LinkLost:
+            if reserved:
+                raise
+            return None
+        return None if frame.kind == "bye" else frame
+
+    # ---- questions
+
+    def _facts(self, frame: Frame) -> None:
+        with self.wire.beating():
+            found = facts.host(self.store, frame.header)
+        self.wire.send("facts", found)
+
+    def _status(self, frame: Frame) -> None:
+        """What became of a migration; one that nobody carries out any more is settled first."""
+        found = journal.find(self.store, str(frame.header.get("migration")))
+        live = False
+        if found is not None and not found.ended:
+            live = not settle(self.store, found, self.hands)
+        self.wire.send(
+            "status",
+            {
+                "phase": phases.UNKNOWN if found is None else found.phase,
+                "live": live,
+                "boot_id": proc.boot_id(),
+                "host": facts.host_name(),
+            },
+        )
+
+    # ---- the migration
+
+    def _reserve(self, frame: Frame) -> None:
+        wanted = frame.header
+        id = str(wanted["id"])
+        check_id(id)
+        if self.journal is not None:
+            raise BrokenFrame(host=self.wire.host, reason="a second reservation")
+        self.hands.check_free(self.store, id, wanted)
+        journal.prune(self.store)
+        epoch = int(wanted["epoch"])
+        if epoch <= journal.epoch(self.store, id):
+            raise Fenced(id=id, target=wanted["source"], migration=wanted["migration"], journal="")
+        home = os.path.abspath(str(wanted["images"]))
+        if home not in [os.path.abspath(path) for path in facts.image_homes(self.store)]:
+            raise BrokenFrame(host=self.wire.host, reason=f"images do not belong in {home}")
+        created = journal.create(
+            self.store, str(wanted["migration"]), "destination",
+            id=id, epoch=epoch, source=wanted["source"], bundle=wanted["bundle"],
+            images=os.path.join(home, str(wanted["migration"]), "image"), boot_id=proc.boot_id(),
+            places=hands.places(wanted), made=hands.missing(hands.places(wanted)),
+        )  # fmt: skip
+        self.journal = created
+        self.lock = created.lock().__enter__()
+        self.reservation = wanted
+        self.hands.reserve(self.store, created, wanted)
+        self.wire.send("reserved", {"images": created.facts["images"]})
+
+    def _held(self, record: str) -> Journal:
+        """The journal, which must stand at this record."""
+        if self.journal is None or self.journal.phase != record:
+            there = self.journal.phase if self.journal else "nothing reserved"
+            raise BrokenFrame(host=self.wire.host, reason=f"{there}, expected {record}")
+        return self.journal
+
+    def _files(self, frame: Frame) -> None:
+        held = self._held("RESERVED")
+        began = time.monotonic()
+        self.hands.receive_files(self.wire, held, frame.header)
+        self._step(f"files, pass {frame.header.get('pass')}", began)
+
+    def _warm(self, frame: Frame) -> None:
+        held = self._held("RESERVED")
+        began = time.monotonic()
+        with self.wire.beating():
+            self.hands.warm(self.store, held, frame.header)
+        self._step("warm", began)
+        self.wire.send("warmed")
+
+    def _image(self, frame: Frame) -> None:
+        held = self._held("RESERVED")
+        if self.receiver is None:
+            self.image_began = time.monotonic()
+            limit = int(self.reservation["image_limit"])
+            self.receiver = images.Receiver(held.facts["images"], limit=limit, host=self.wire.host)
+        self.receiver.handle(frame)
+        if self.receiver.done:
+            held.write("SHIPPED", bytes=self.receiver.bytes)
+            self._step("images received", self.image_began)
+            self.wire.send("shipped", {"bytes": self.receiver.bytes})
+
+    def _prepare(self, frame: Frame) -> None:
+        """Restore up to the point where one word lets it run; then wait for that word."""
+        held = self._held("SHIPPED")
+        assert self.receiver is not None
+        began = time.monotonic()
+        beat = self.wire.beating()
+        beat.__enter__()
+        beating = True
+
+        def on_restored(pid: int) -> None:
+            nonlocal beating, began
+            beat.__exit__(None, None, None)
+            beating = False
+            self.hands.restored(pid)
+            self._step("restore", began)
+            self._await_go(held, pid)
+            began = time.monotonic()
+            self.hands.release()
+            self._step("network attached", began)
+            began = time.monotonic()
+
+        try:
+            pid = self.hands.restore(self.store, held, frame.header, self.receiver, on_restored)
+        except BaseException as error:
+            if held.phase != "GO":
+                raise
+            if not self.hands.runs(self.store, held):
+                # The restored tasks died after they were let go: nothing runs here any more.
+                self._failed(held, str(error))
+                raise
+            log.warning(f"{held.facts['id']} runs, but not everything after it went well: {error}")
+            pid = int(held.facts["pid"])
+        finally:
+            if beating:
+                beat.__exit__(None, None, None)
+        self._step("released", began)
+        held.write("RUNNING", pid=pid)
+        with suppress(LinkLost, OSError):  # it runs here, whether anybody hears of it or not
+            self.wire.send("running", {"pid": pid, "steps": self.steps})
+        with self.wire.beating():
+            self.hands.settled(held)
+        with suppress(LinkLost, OSError):
+            self.wire.send("settled")
+
+    def _await_go(self, held: Journal, pid: int) -> None:
+        stat = proc.stat(pid)
+        held.write("PREPARED", pid=pid, start_time=stat.start_time if stat else 0)
+        self.wire.send("prepared", {"pid": pid, "steps": self.steps})
+        self.steps.clear()
+        deadline = time.monotonic() + float(self.reservation.get("patience", PATIENCE))
+        try:
+            frame = self.wire.receive(deadline=deadline)
+            if frame.kind != "go" or frame.header.get("epoch") != held.facts["epoch"]:
+                reason = str(frame.header.get("reason", frame.kind))
+                raise MigrationFailed(id=held.facts["id"], phase="PREPARED", reason=reason, fix="")
+        except BaseException as error:
+            # From here on a `go` that is still under way must find this record, not a container.
+            held.write("ABORTED", reason=str(error))
+            raise
+        _deafen()  # whoever wants to stop us comes too late: half a release would be the worst end
+        held.write("GO")
+
+    def _failed(self, held: Journal, reason: str) -> None:
+        self.hands.discard(self.store, held)
+        held.write("FAILED", reason=reason)
+
+    def _late_go(self, frame: Frame) -> None:
+        entry = journal.find(self.store, str(frame.header.get("migration")))
+        there = entry.phase if entry else phases.UNKNOWN
+        raise GoRefused(migration=str(frame.header.get("migration")), phase=there)
+
+    def _abort(self, frame: Frame) -> None:
+        self._undo(str(frame.header.get("reason", "the source gave up")))
+        self.wire.send("aborted")
+
+    def _undo(self, reason: str) -> None:
+        """Leave nothing of a migration that did not get to GO."""
+        held = self.journal
+        if held is None or held.phase in ("GO", "RUNNING", "FAILED"):
+            return
+        if self.receiver is not None:
+            self.receiver.close()
+        try:
+            self.hands.discard(self.store, held)
+        finally:
+            if held.phase != "ABORTED":
+                held.write("ABORTED", reason=reason)
+            held.clear()
+
+    def _step(self, name: str, began: float) -> None:
+        now = time.monotonic()
+        self.steps.append({"name": name, "begin": began - self.began, "seconds": now - began})
+
+
+def settle(store: Store, entry: Journal, deeds: Destination) -> bool:
+    """Bring a destination's journal that nobody works on to its end; False while somebody does.
+
+    Before GO that is ABORTED. After GO the container runs here or it does not: its process tells.
+    """
+    try:
+        with entry.lock():
+            entry.records[:] = journal.load(entry.path).records
+            if entry.ended:
+                return True
+            if entry.phase == "GO" and deeds.runs(store, entry):
+                entry.write("RUNNING", pid=entry.facts["pid"])
+                return True
+            deeds.discard(store, entry)
+            entry.write("FAILED" if entry.phase == "GO" else "ABORTED", reason="its agent ended")
+            entry.clear()
+            return True
+    except BlockingIOError:
+        return False
+
+
+def serve(stdin: int, stdout: int, root: str) -> None:
+    """`ocimig agent`: stdout carries frames only; what anything else prints goes to stderr."""
+    import signal
+
+    from ocimig.migrate.destination import RealDestination
+    from ocimig.migrate.transport.stdio import StdioChannel
+
+    # The link's end is seen by reading it; a signal must not take the agent away in between.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _terminated)
+    signal.signal(signal.SIGINT, _terminated)
+    channels = [os.dup(stdin), os.dup(stdout)]
+    for fd in channels:
+        os.set_inheritable(fd, False)
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    os.dup2(null, stdin)
+    os.dup2(2, stdout)
+    os.close(null)
+    log.debug("the agent listens")
+    Agent(Wire(StdioChannel(*channels)), Store(root), RealDestination()).serve()
+
+
+def _deafen() -> None:
+    import signal
+
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
+
+
+def _terminated(number: int, _frame: object) -> None:
+    from ocimig.errors import Interrupted
+
+    raise Interrupted(state=f"the agent got signal {number}")

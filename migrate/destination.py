@@ -1,0 +1,197 @@
+"""The destination of a migration on a real host: what `hands.Destination` asks for. Never decides to run."""
+
+import os
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from ocimig import jsonio, log
+from ocimig.files import Fd
+from ocimig.migrate import facts
+from ocimig.migrate.errors import DirectoryNotEmpty
+from ocimig.migrate.hands import places
+from ocimig.migrate.images import Receiver
+from ocimig.migrate.journal import Journal
+from ocimig.migrate.traces import delete, discard, discard_images, disconnect, load
+from ocimig.migrate.wire import Wire
+from ocimig.runtime.errors import ContainerExists
+from ocimig.runtime.state import ContainerState
+from ocimig.runtime.store import Store
+
+if TYPE_CHECKING:
+    from ocimig.migrate.restore import Restoration
+
+
+class RealDestination:
+    """The destination on a real host."""
+
+    def __init__(self) -> None:
+        self._netns = -1
+        self._network: dict[str, Any] | None = None
+        self._announcer: Any = None
+        self._work: Restoration | None = None
+        self._null = -1
+
+    def check_free(self, store: Store, id: str, wanted: Mapping[str, Any]) -> None:
+        """See Destination."""
+        from ocimig.migrate import journal
+
+        if store.exists(id):
+            raise ContainerExists(id=id)
+        for entry in journal.of_container(store, id):
+            if entry.side == "destination" and not entry.ended:
+                raise ContainerExists(id=id)
+        for path in places(wanted):
+            if os.path.lexists(path) and not facts.space(path)["empty"]:
+                raise DirectoryNotEmpty(path=path)
+
+    def reserve(self, store: Store, entry: Journal, wanted: Mapping[str, Any]) -> None:
+        """See Destination."""
+        for path in places(wanted):
+            os.makedirs(path, mode=0o700, exist_ok=True)
+        os.makedirs(os.path.dirname(entry.facts["images"]), mode=0o700, exist_ok=True)
+        if wanted.get("network"):
+            self._build_network(str(wanted["id"]), wanted["network"])
+
+    def _build_network(self, id: str, facts_there: Mapping[str, Any]) -> None:
+        from ocimig.migrate import network
+
+        self._netns = network.new_namespace()
+        config = network.from_facts(facts_there)
+        self._network = network.connect(self._netns, config, id, attached=False)
+
+    def receive_files(self, wire: Wire, entry: Journal, header: Mapping[str, Any]) -> None:
+        """See Destination."""
+        from ocimig.migrate import rootfs
+
+        if header.get("path") not in entry.facts["places"]:
+            raise DirectoryNotEmpty(path=str(header.get("path")))
+        # Its names are durable before the source removes its own: see settled().
+        rootfs.receive(wire, str(header["path"]), fresh=header.get("pass") == 1, sync=False)
+
+    def warm(self, store: Store, entry: Journal, header: Mapping[str, Any]) -> None:
+        """See Destination."""
+        from ocimig.migrate import restore
+
+        self._null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        self._work = restore.Restoration(
+            store,
+            str(entry.facts["id"]),
+            restore.RestoreOptions(
+                image_path=entry.facts["images"],
+                work_path=os.path.join(entry.home, "criu"),
+                bundle=entry.facts["bundle"],
+                tcp_close=bool(header.get("tcp_close")),
+                # What was a pipe on the source ends there; whoever reads a container's output over a
+                # pipe does not move with it.
+                stdio=(self._null, self._null, self._null),
+                netns=self._netns,
+                network=self._network,
+                verify=False,  # hashed on its way, file by file
+            ),
+        )
+        self._work.prepare(dict(header["config"]), foreseen=header.get("foreseen"))
+
+    def restore(
+        self,
+        store: Store,
+        entry: Journal,
+        request: Mapping[str, Any],
+        receiver: Receiver,
+        on_restored: Callable[[int], None],
+    ) -> int:
+        """See Destination."""
+        assert self._work is not None
+        _write_manifest(entry.facts["images"], dict(request["manifest"]), receiver)
+        state = self._work.run(on_restored=on_restored)
+        self._work.settle()
+        return state.pid
+
+    def restored(self, pid: int) -> None:
+        """See Destination."""
+        from ocimig.migrate import network, network_arp
+
+        if self._network is not None:
+            self._announcer = network_arp.Announcer(self._netns, network.from_facts(self._network))
+
+    def release(self) -> None:
+        """See Destination."""
+        from ocimig.migrate import network
+
+        if self._network is not None:
+            network.attach(self._network)
+            self._announcer.first()
+
+    def settled(self, entry: Journal) -> None:
+        """See Destination."""
+        from ocimig.runtime.linux.files import syncfs
+
+        for path in entry.facts["places"]:
+            with Fd(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as fd:
+                syncfs(fd)
+        if self._announcer is not None:
+            self._announcer.rest()
+            self._announcer.close()
+        self._close()
+        discard_images(entry)
+
+    def _close(self) -> None:
+        for fd in (self._netns, self._null):
+            if fd >= 0:
+                os.close(fd)
+        self._netns = self._null = -1
+        if self._work is not None:
+            work, self._work = self._work, None
+            work.__exit__(None, None, None)
+
+    def runs(self, store: Store, entry: Journal) -> bool:
+        """See Destination."""
+        from ocimig.runtime import state as status_of
+
+        state = load(store, str(entry.facts["id"]))
+        return bool(state is not None and _came_with(state, entry) and status_of.alive(state))
+
+    def discard(self, store: Store, entry: Journal) -> None:
+        """See Destination."""
+        if self._work is not None:
+            work, self._work = self._work, None
+            work.__exit__(None, None, None)  # leaves nothing unless it was settled
+        id = str(entry.facts["id"])
+        state = load(store, id)
+        if state is not None and _came_with(state, entry):
+            delete(store, id)
+        if self._network is not None:
+            disconnect(self._network)
+            self._network = None
+        self._close()
+        discard_images(entry)
+        for path in reversed(entry.facts["places"]):
+            _unmake(path, entry.facts["made"])
+
+
+def _write_manifest(directory: str, manifest: dict[str, Any], receiver: Receiver) -> None:
+    """The manifest that the source did not take the time to write, with the digests of what came."""
+    from ocimig import files
+    from ocimig.criu_images import image
+
+    manifest["files"] = {
+        name: {"size": os.stat(os.path.join(directory, name)).st_size, "sha256": digest}
+        for name, digest in receiver.digests.items()
+    }
+    path = os.path.join(directory, image.MANIFEST)
+    files.write_atomic(path, jsonio.dumps(manifest).encode(), sync=False)
+
+
+def _came_with(state: ContainerState, entry: Journal) -> bool:
+    """Whether the container was restored from the images of this migration."""
+    return os.path.abspath(state.image or "/") == os.path.abspath(entry.facts["images"])
+
+
+def _unmake(path: str, made: list[str]) -> None:
+    """Remove a tree and the directories above it that were made for it."""
+    log.debug(f"removing {path}")
+    discard(path)
+    for parent in reversed(made):
+        try:
+            os.rmdir(parent)
+        except OSError:  # somebody else uses it by now, or it was never made
+            continue

@@ -1,0 +1,163 @@
+"""What a migration does to containers, files and networks, one act a method. Never decides the order.
+
+`engine` and `agent` know only the two protocols, so that tests can let them meet without a kernel.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ocimig.migrate.images import Receiver
+from ocimig.migrate.journal import Journal
+from ocimig.migrate.wire import Wire
+from ocimig.runtime.state import ContainerState
+from ocimig.runtime.store import Store
+
+if TYPE_CHECKING:
+    from ocimig.migrate.engine import MigrateOptions
+
+Spec = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Frozen:
+    """A container in CRIU's post-dump: nothing of it runs, everything of it is in the directory."""
+
+    directory: str
+    began: float  # on time.monotonic(): the last moment at which it ran undisturbed
+    pids: list[int] = field(default_factory=list)
+    request: dict[str, Any] = field(
+        default_factory=dict
+    )  # what the far side needs beside the images
+
+
+class Source(Protocol):
+    """What the source does with its container."""
+
+    def load(self, store: Store, id: str) -> tuple[ContainerState, Spec]:
+        """The container's facts and configuration; raises unless it runs."""
+        ...
+
+    def container(self, state: ContainerState, spec: Spec) -> dict[str, Any]:
+        """What preflight wants to know of it."""
+        ...
+
+    def host(self, store: Store, request: Mapping[str, Any]) -> dict[str, Any]:
+        """What preflight wants to know of this host."""
+        ...
+
+    def trees(self, state: ContainerState) -> list[tuple[str, str]]:
+        """The directories that travel: (name, path)."""
+        ...
+
+    def send_files(self, wire: Wire, tree: str, path: str, pids: list[int]) -> None:
+        """Send a tree, or from the second call on what changed in it; `pids` are the frozen ones."""
+        ...
+
+    def foresee(self, state: ContainerState, spec: Spec) -> dict[str, Any]:
+        """What the far side can get ready before the freeze; get ready likewise here."""
+        ...
+
+    def dump(
+        self,
+        store: Store,
+        state: ContainerState,
+        entry: Journal,
+        options: "MigrateOptions",
+        on_frozen: Callable[[Frozen], None],
+    ) -> None:
+        """Freeze and dump; when `on_frozen` raises, the container runs again."""
+        ...
+
+    def hold(self, state: ContainerState) -> None:
+        """Keep it frozen and cut off even when CRIU and we die."""
+        ...
+
+    def kill(self, state: ContainerState) -> None:
+        """End its processes, which are held: none of them runs again."""
+        ...
+
+    def let_run(self, store: Store, entry: Journal) -> None:
+        """Undo `hold` and what a crash left; fine when there is nothing to undo."""
+        ...
+
+    def discard_images(self, entry: Journal) -> None:
+        """Remove what was dumped."""
+        ...
+
+    def remove(self, store: Store, entry: Journal) -> list[str]:
+        """Remove every trace; names what could not be removed."""
+        ...
+
+
+class Destination(Protocol):
+    """What the destination does with what arrives."""
+
+    def check_free(self, store: Store, id: str, wanted: Mapping[str, Any]) -> None:
+        """Raise when the name or the place is taken."""
+        ...
+
+    def reserve(self, store: Store, entry: Journal, wanted: Mapping[str, Any]) -> None:
+        """Make the place, and the network with nothing on it."""
+        ...
+
+    def receive_files(self, wire: Wire, entry: Journal, header: Mapping[str, Any]) -> None:
+        """Take what `send_files` sends."""
+        ...
+
+    def warm(self, store: Store, entry: Journal, header: Mapping[str, Any]) -> None:
+        """Take the name and get CRIU ready, while the container still runs on the source."""
+        ...
+
+    def restore(
+        self,
+        store: Store,
+        entry: Journal,
+        request: Mapping[str, Any],
+        receiver: Receiver,
+        on_restored: Callable[[int], None],
+    ) -> int:
+        """Build it and let `on_restored` decide; returns its process once it runs."""
+        ...
+
+    def restored(self, pid: int) -> None:
+        """It is built: get ready for the release."""
+        ...
+
+    def release(self) -> None:
+        """Join its network to the bridge and say so."""
+        ...
+
+    def settled(self, entry: Journal) -> None:
+        """It runs: what is left to do has time."""
+        ...
+
+    def runs(self, store: Store, entry: Journal) -> bool:
+        """Whether the container of this migration runs here."""
+        ...
+
+    def discard(self, store: Store, entry: Journal) -> None:
+        """Remove everything the migration made here; may be done twice."""
+        ...
+
+
+def places(wanted: Mapping[str, Any]) -> list[str]:
+    """The directories that the files of a container go to."""
+    bundle, rootfs = str(wanted["bundle"]), str(wanted.get("rootfs") or "")
+    found = [bundle]
+    if rootfs and os.path.commonpath((rootfs, bundle)) != bundle:
+        found.append(rootfs)
+    return found
+
+
+def missing(paths: list[str]) -> list[str]:
+    """Every directory that has to be made for these to exist, the outermost first."""
+    found: list[str] = []
+    for path in paths:
+        chain = []
+        while not os.path.lexists(path):
+            chain.append(path)
+            path = os.path.dirname(path)
+        found += reversed(chain)
+    return list(dict.fromkeys(found))

@@ -1,0 +1,186 @@
+"""Puts a host right after a crash: nothing frozen, locked or half received that nobody works on.
+
+What is in doubt stays held: only the other host's word, or a person's, decides that (`settle`).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ocimig import log
+from ocimig.errors import OcimigError
+from ocimig.migrate import agent, engine, journal, phases
+from ocimig.migrate.destination import RealDestination
+from ocimig.migrate.engine import MigrateOptions
+from ocimig.migrate.errors import (
+    DestinationRuns,
+    MigrationBusy,
+    MigrationInDoubt,
+    NoSuchMigration,
+    SourceLeftovers,
+)
+from ocimig.migrate.hands import Source
+from ocimig.migrate.journal import Journal
+from ocimig.migrate.report import Report
+from ocimig.migrate.source import RealSource
+from ocimig.migrate.transport import Target, connect
+from ocimig.runtime.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """One thing that was found: what it was, what was done or has to be."""
+
+    subject: str
+    text: str
+    settled: bool = True
+    fix: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """For --json."""
+        return {
+            "subject": self.subject,
+            "text": self.text,
+            "settled": self.settled,
+            "fix": self.fix,
+        }
+
+
+def recover(store: Store, ids: tuple[str, ...] = ()) -> list[Recovered]:
+    """Settle what can be settled from here alone, and name the rest."""
+    found: list[Recovered] = []
+    doubtful: set[str] = set()
+    for entry in journal.every(store):
+        id = str(entry.facts.get("id"))
+        if entry.ended or (ids and id not in ids):
+            continue
+        done = _source(store, entry) if entry.side == "source" else _destination(store, entry)
+        found.append(done)
+        if not done.settled:
+            doubtful.add(id)
+    for id in store.ids():
+        if id not in doubtful and (not ids or id in ids):
+            found += _container(store, id)
+    return found
+
+
+def _source(store: Store, entry: Journal) -> Recovered:
+    id, target = str(entry.facts["id"]), str(entry.facts.get("target"))
+    try:
+        with journal.claim_container(store, id), entry.lock():
+            if not phases.committed(entry.phase):
+                engine.roll_back(entry, RealSource(), store)
+                return Recovered(id, f"a migration to {target} was rolled back: it runs here")
+    except (MigrationBusy, BlockingIOError):
+        return Recovered(id, f"a migration to {target} is under way", settled=False)
+    if entry.phase == "COMMIT-INTENT":
+        text = f"in doubt: it is held here, {target} may run it"
+    else:
+        text = f"it runs on {target}, and something of it is left here"
+    return Recovered(id, text, settled=False, fix=f"ocimig migrate --resume {id}")
+
+
+def _destination(store: Store, entry: Journal) -> Recovered:
+    id, source = str(entry.facts["id"]), str(entry.facts.get("source"))
+    if not agent.settle(store, entry, RealDestination()):
+        return Recovered(id, f"it is on its way here from {source}", settled=False)
+    words = {
+        "RUNNING": "it runs here",
+        "ABORTED": f"it was never let go here: {source} keeps it",
+        "FAILED": f"it ended before it ran here: {source} keeps it",
+    }
+    return Recovered(id, f"a migration from {source} was settled: {words[entry.phase]}")
+
+
+def _container(store: Store, id: str) -> list[Recovered]:
+    """What a checkpoint left behind that was killed."""
+    from ocimig.migrate import netlock, recover_lock
+
+    try:
+        with store.lock(id, wait=False):
+            if netlock.left_behind(store.path(id)) is None:
+                return []
+            done = recover_lock.recover(store, store.load(id))
+            return [Recovered(id, words) for words in done]
+    except BlockingIOError:
+        return [Recovered(id, "another command is working on it", settled=False)]
+    except FileNotFoundError:
+        return []
+    except OcimigError as error:
+        return [Recovered(id, str(error), settled=False, fix=error.advice)]
+
+
+# ---- --resume and --abort
+
+Connecting = Callable[[], Any]
+
+
+def resume(
+    store: Store,
+    id: str,
+    options: MigrateOptions,
+    *,
+    hands: Source | None = None,
+    connecting: Connecting | None = None,
+) -> Report:
+    """Settle the migration of a container that has no end yet, by what the destination says."""
+    entry, source, argv, reach = _unsettled(store, id, hands, connecting)
+    with journal.claim_container(store, id):
+        there = None
+        if entry.phase == "COMMIT-INTENT":
+            there = engine.ask(entry, reach, argv)
+        verdict = phases.settle(entry.phase, there)
+        if verdict.verdict in (phases.HELD, phases.WAIT) and options.assume_destination_dead:
+            log.warning(
+                f"container {id}: {entry.facts['target']} was assumed dead by whoever typed "
+                f"--assume-destination-dead (migration {entry.migration}, its last word: {there})"
+            )
+            return _ours(store, entry, source, "resumed here, the destination assumed dead")
+        if verdict.verdict == phases.OURS:
+            return _ours(store, entry, source, "resumed here")
+        if verdict.verdict == phases.THEIRS:
+            return _theirs(store, entry, source)
+        raise MigrationInDoubt(id=id, target=entry.facts["target"], reason=verdict.reason)
+
+
+def abort(
+    store: Store,
+    id: str,
+    options: MigrateOptions,
+    *,
+    hands: Source | None = None,
+    connecting: Connecting | None = None,
+) -> Report:
+    """Take the container back, if the destination has not let it go."""
+    entry, _, argv, reach = _unsettled(store, id, hands, connecting)
+    there = engine.ask(entry, reach, argv) if entry.phase == "COMMIT-INTENT" else None
+    if phases.settle(entry.phase, there).verdict == phases.THEIRS:
+        raise DestinationRuns(id=id, target=entry.facts["target"])
+    return resume(store, id, options, hands=hands, connecting=connecting)
+
+
+def _unsettled(
+    store: Store, id: str, hands: Source | None, connecting: Connecting | None
+) -> tuple[Journal, Source, list[str], Connecting]:
+    entry = journal.unsettled(store, id)
+    if entry is None:
+        raise NoSuchMigration(id=id)
+    target = Target(**entry.facts["reach"])
+    transport = str(entry.facts["transport"])
+    reach = connecting or (lambda: connect(target, transport=transport))
+    return entry, hands or RealSource(), [str(word) for word in entry.facts["argv"]], reach
+
+
+def _ours(store: Store, entry: Journal, hands: Source, outcome: str) -> Report:
+    engine.roll_back(entry, hands, store, outcome)
+    return Report(str(entry.facts["id"]), entry.migration, str(entry.facts["target"]), outcome)
+
+
+def _theirs(store: Store, entry: Journal, hands: Source) -> Report:
+    id, target = str(entry.facts["id"]), str(entry.facts["target"])
+    if entry.phase == "COMMIT-INTENT":
+        entry.write("ACKED")
+    left = engine.clean_up(store, entry, hands)
+    if left:
+        raise SourceLeftovers(id=id, target=target, leftovers="; ".join(left))
+    return Report(id, entry.migration, target, "moved")

@@ -1,0 +1,212 @@
+"""The source of a migration on a real host: what `hands.Source` asks for, by CRIU and the kernel."""
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from ocimig import jsonio
+from ocimig.errors import OcimigError
+from ocimig.migrate import facts
+from ocimig.migrate.errors import NotRunning
+from ocimig.migrate.hands import Frozen, Spec
+from ocimig.migrate.journal import Journal
+from ocimig.migrate.traces import delete, discard, discard_images, disconnect, load
+from ocimig.migrate.wire import Wire
+from ocimig.runtime.state import ContainerState
+from ocimig.runtime.store import Store
+
+if TYPE_CHECKING:
+    from ocimig.migrate.engine import MigrateOptions
+
+
+class RealSource:
+    """The source on a real host."""
+
+    def __init__(self) -> None:
+        self._indexes: dict[str, Any] = {}
+        self._frozen: Any = None
+
+    def load(self, store: Store, id: str) -> tuple[ContainerState, Spec]:
+        """See Source."""
+        from ocimig.runtime import state as status_of
+
+        state = store.load(id)
+        status = status_of.status(state, store)
+        if status != status_of.RUNNING:
+            verbs = {
+                status_of.PAUSED: f"ocimig resume {id}",
+                status_of.CREATED: f"ocimig start {id}",
+            }
+            fix = verbs.get(status)
+            raise NotRunning(id=id, status=status, fix=f"first: {fix}" if fix else "start it anew")
+        return state, store.config(id)
+
+    def container(self, state: ContainerState, spec: Spec) -> dict[str, Any]:
+        """See Source."""
+        found = facts.container(state, spec)
+        found["files"] = facts.tree_size(sorted({state.bundle, state.rootfs or state.bundle}))
+        return found
+
+    def host(self, store: Store, request: Mapping[str, Any]) -> dict[str, Any]:
+        """See Source."""
+        return facts.host(store, request)
+
+    def trees(self, state: ContainerState) -> list[tuple[str, str]]:
+        """See Source."""
+        found = [("bundle", state.bundle)]
+        rootfs = state.rootfs
+        if rootfs and (
+            os.path.commonpath((rootfs, state.bundle)) != state.bundle
+            or os.stat(rootfs).st_dev != os.stat(state.bundle).st_dev
+        ):
+            found.append(("rootfs", rootfs))
+        return found
+
+    def send_files(self, wire: Wire, tree: str, path: str, pids: list[int]) -> None:
+        """See Source."""
+        from ocimig.migrate import rootfs
+
+        self._indexes[tree], _sent = rootfs.send(
+            wire,
+            path,
+            previous=self._indexes.get(tree),
+            suspects=rootfs.shared_mappings(pids),
+        )
+
+    def foresee(self, state: ContainerState, spec: Spec) -> dict[str, Any]:
+        """See Source."""
+        import ocimig.migrate.network  # noqa: F401  pyroute2 takes 120 ms
+        from ocimig.migrate import checkpoint
+
+        return {"config": spec, "foreseen": checkpoint.foresee(state)}
+
+    def dump(
+        self,
+        store: Store,
+        state: ContainerState,
+        entry: Journal,
+        options: "MigrateOptions",
+        on_frozen: Callable[[Frozen], None],
+    ) -> None:
+        """See Source."""
+        from ocimig.migrate import checkpoint
+
+        def frozen_there(frozen: checkpoint.Frozen) -> None:
+            self._frozen = frozen
+            request = {"manifest": jsonio.loads(frozen.manifest.to_json())}
+            began = frozen.times.get("begin", time.monotonic())
+            on_frozen(Frozen(frozen.image.directory, began, list(frozen.pids), request))
+
+        checkpoint.checkpoint(
+            store,
+            state.id,
+            checkpoint.CheckpointOptions(
+                image_path=str(entry.facts["images"]),
+                work_path=os.path.join(entry.home, "criu"),
+                tcp_established=not options.tcp_close,
+                tcp_close=options.tcp_close,
+                file_locks=options.file_locks,
+                link_remap=options.link_remap,
+                ext_unix_sk=options.ext_unix_sk,
+                seal=False,
+                keep=True,
+            ),
+            on_frozen=frozen_there,
+        )
+
+    def hold(self, state: ContainerState) -> None:
+        """See Source."""
+        if self._frozen is not None:
+            self._frozen.held = True  # from here on not even its failure may thaw or unlock
+        if state.cgroups:
+            from ocimig.runtime import cgroups
+
+            cgroups.from_facts(state.cgroups).freeze()
+        if state.network:
+            from ocimig.migrate import network
+
+            network.detach(state.network)
+
+    def kill(self, state: ContainerState) -> None:
+        """See Source."""
+        from ocimig.runtime.linux import process
+
+        if not state.cgroups:
+            return
+        from ocimig.runtime import cgroups
+
+        # In a frozen cgroup of version 1 a SIGKILL waits for the thaw, and is then the first thing
+        # that happens: nothing runs in between, whatever becomes of us and of CRIU.
+        group = cgroups.from_facts(state.cgroups)
+        group.kill_all(process.SIGKILL)
+        group.thaw()
+
+    def let_run(self, store: Store, entry: Journal) -> None:
+        """See Source."""
+        let_run(store, str(entry.facts["id"]))
+
+    def discard_images(self, entry: Journal) -> None:
+        """See Source."""
+        discard_images(entry)
+
+    def remove(self, store: Store, entry: Journal) -> list[str]:
+        """See Source."""
+        left: list[str] = []
+        id = str(entry.facts["id"])
+        state = load(store, id)
+        paths: list[str] = []
+        if state is not None and _is_the_one(state, entry):
+            paths = [path for _, path in reversed(self.trees(state))]
+            _attempt(left, f"container {id}", lambda: delete(store, id))
+        if network := entry.facts.get("network"):
+            _attempt(left, f"port {network['port']}", lambda: disconnect(network))
+        if not entry.facts.get("keep_source_files"):
+            for path in paths:
+                _attempt(left, path, lambda path=path: discard(path))  # type: ignore[misc]
+        _attempt(left, "images", lambda: self.discard_images(entry))
+        return left
+
+
+def _is_the_one(state: ContainerState, entry: Journal) -> bool:
+    """The container that went away, not one that was made under its name since."""
+    same = (state.pid, state.start_time) == (entry.facts["pid"], entry.facts["start_time"])
+    return same or state.pid == 0
+
+
+def let_run(store: Store, id: str) -> None:
+    """The container is ours: attach, unlock and thaw it. Fine when none of that is needed."""
+    from ocimig.migrate import netlock, network
+    from ocimig.runtime import cgroups
+    from ocimig.runtime import state as status_of
+    from ocimig.runtime.linux import netlink
+
+    state = load(store, id)
+    if state is None or not status_of.alive(state):
+        return
+    if state.network:
+        network.attach(state.network)
+    namespace = network.open_namespace(state.pid)
+    try:
+        if not _is_ours(namespace):
+            netlink.unlock(namespace)
+    finally:
+        os.close(namespace)
+    group = cgroups.from_facts(state.cgroups) if state.cgroups else None
+    netlock.clear_repair(group.pids() if group is not None else [state.pid])
+    if group is not None and group.frozen():
+        group.thaw()
+    netlock.forget(os.path.join(store.path(id), netlock.JOURNAL))
+
+
+def _is_ours(namespace: int) -> bool:
+    """Whether the container shares the host's network, which is never locked as a whole."""
+    here, there = os.stat("/proc/self/ns/net"), os.fstat(namespace)
+    return (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
+
+
+def _attempt(left: list[str], what: str, act: Callable[[], None]) -> None:
+    try:
+        act()
+    except (OcimigError, OSError) as error:
+        left.append(f"{what}: {error}")
