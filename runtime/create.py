@@ -84,6 +84,11 @@ def create(
     return making.state
 
 
+def explain(store: "Store", id: str, bundle: str, options: CreateOptions) -> "list[str]":
+    """What `create` would do in the container, a line a step. Makes and changes nothing."""
+    return Making(store, id, bundle, options).explain()
+
+
 def start(store: "Store", id: str) -> None:
     """Let a created container's process execute; returns when it has."""
     state = store.load(id)
@@ -160,6 +165,7 @@ def run(
     # With a pid namespace of its own the orphans are its first process's.
     subreaper = not options.no_subreaper and "pid" not in plan.namespaces(making.spec)[0]
     with foreground.Foreground(terminal, subreaper=subreaper) as front:
+        making.arm = front.arm
         making.make(fifo=False)
         try:
             front.attach(making.state.pid, making.master)

@@ -133,6 +133,7 @@ def execute(store: "Store", id: str, process: "dict[str, Any]", options: ExecOpt
     from ocimig.runtime import foreground
 
     with foreground.Foreground(terminal, subreaper=False) as front:
+        addition.arm = front.arm
         pid = addition.make()
         front.attach(pid, addition.master)
         addition.master = -1
@@ -142,7 +143,7 @@ def execute(store: "Store", id: str, process: "dict[str, Any]", options: ExecOpt
 class Addition:
     """One process on its way into a container."""
 
-    __slots__ = ("master", "options", "process", "spec", "state", "store")
+    __slots__ = ("arm", "master", "options", "process", "spec", "state", "store")
 
     def __init__(
         self,
@@ -156,6 +157,7 @@ class Addition:
         self.process = process
         self.options = options
         self.spec = store.config(state.id)
+        self.arm: Callable[[], None] | None = None  # called just before the process runs
         self.master = -1
 
     def make(self) -> int:
@@ -251,8 +253,22 @@ class Addition:
 
     def _limits(self, started: launch.Launch) -> bytes:
         host.limit_process(started.pid, self.process)
+        final = (self.process.get("execCPUAffinity") or {}).get("final")
+        if final:
+            os.sched_setaffinity(started.pid, cpus(final))
         return b""
 
     def _ready(self, started: launch.Launch) -> bytes:
         self.master = hand_over.hand_over(started, self.options)
+        if self.arm is not None:
+            self.arm()
         return b""
+
+
+def cpus(text: str) -> "set[int]":
+    """ "0-3,7" as a set."""
+    found: set[int] = set()
+    for part in text.split(","):
+        first, _, last = part.strip().partition("-")
+        found.update(range(int(first), int(last or first) + 1))
+    return found

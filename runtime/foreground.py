@@ -14,13 +14,16 @@ if TYPE_CHECKING:
 class Foreground:
     """Use as `with Foreground(...) as front:`, make the process inside, then attach() and wait().
 
+    arm() comes just before the process runs: from then on a signal is the process's, not ours.
+
     With `subreaper` the orphans of a container without a pid namespace become our children, so that
     they are reaped here.
     """
 
-    __slots__ = ("master", "pid", "pidfd", "signals", "terminal")
+    __slots__ = ("armed", "master", "pid", "pidfd", "signals", "terminal")
 
     def __init__(self, terminal: bool, *, subreaper: bool) -> None:
+        self.armed = False
         self.terminal = terminal
         self.pid = 0
         self.pidfd = -1
@@ -32,7 +35,15 @@ class Foreground:
     def __enter__(self) -> "Self":
         return self
 
+    def arm(self) -> None:
+        """Keep signals for the process; they wait for wait()."""
+        self.signals.__enter__()
+        self.armed = True
+
     def __exit__(self, *_: object) -> None:
+        if self.armed:
+            self.signals.__exit__(None, None, None)
+            self.armed = False
         for fd in (self.pidfd, self.master):
             if fd >= 0:
                 os.close(fd)
@@ -43,14 +54,15 @@ class Foreground:
         self.pid = pid
         self.master = master
         self.pidfd = os.pidfd_open(pid)
+        if not self.armed:
+            self.arm()
 
     def wait(self) -> int:
         """Wait until the process ends; its exit code, 128+N when signal N ended it."""
-        with self.signals:
-            if self.terminal and self.master >= 0:
-                with console.Relay(self.master) as relay:
-                    relay.run(self.pidfd, self.signals, self._forward)
-            self._wait()
+        if self.terminal and self.master >= 0:
+            with console.Relay(self.master) as relay:
+                relay.run(self.pidfd, self.signals, self._forward)
+        self._wait()
         _, status = os.waitpid(self.pid, 0)
         self._reap_orphans()
         code = os.waitstatus_to_exitcode(status)

@@ -200,6 +200,7 @@ def end(state: "ContainerState") -> None:
     group = _cgroup(state)
     _end_init(state, group, deadline)
     if group is None:
+        _remove_planned(state)
         return
     pids = group.pids(recursive=True)
     while pids:
@@ -211,6 +212,18 @@ def end(state: "ContainerState") -> None:
         _end_all(pids, group, deadline)
         pids = group.pids(recursive=True)
     group.delete()
+
+
+def _remove_planned(state: "ContainerState") -> None:
+    """The cgroup of a container whose maker died while making it: only where nobody is in it."""
+    planned = state.extra.get("planned_cgroups")
+    if not isinstance(planned, dict):
+        return
+    from ocimig.runtime import cgroups
+
+    group = cgroups.from_facts(planned)
+    if not group.pids(recursive=True):
+        group.delete()
 
 
 def _end_init(state: "ContainerState", group: "Cgroup | None", deadline: float) -> None:

@@ -26,6 +26,7 @@ class Making:
     """One container in the making: what `create` and `run` share."""
 
     __slots__ = (
+        "arm",
         "bundle",
         "cgroup",
         "connect",
@@ -42,6 +43,7 @@ class Making:
         self.options = options
         self.bundle = os.path.abspath(bundle or ".")
         self.spec = load_spec(self.bundle, options.config)
+        self.arm: Callable[[], None] | None = None  # called just before the process runs
         self.connect: Connect | None = None
         self.master = -1  # of the terminal, when it came and belongs to us
         self.cgroup: Cgroup | None = None
@@ -66,18 +68,27 @@ class Making:
             self.undo()
             raise
 
-    def _make(self, fifo: bool) -> None:
+    def explain(self) -> "list[str]":
+        """Each step of making it in words; nothing is made."""
+        self.cgroup = self._open_cgroup()
+        _, env = host.preserved(self.options.preserve_fds)
+        return [step.describe() for step in plan.plan(self.spec, self._facts(env))]
+
+    def _open_cgroup(self) -> "Cgroup":
         from ocimig.runtime import cgroups
 
-        linux = self.spec.get("linux") or {}
-        self.cgroup = cgroups.open_cgroup(
-            linux,
+        return cgroups.open_cgroup(
+            self.spec.get("linux") or {},
             self.state.id,
             systemd=self.options.systemd_cgroup,
             rootless=self.options.rootless,
         )
+
+    def _make(self, fifo: bool) -> None:
+        self.cgroup = self._open_cgroup()
         count, env = host.preserved(self.options.preserve_fds)
         self._make_cgroup()
+        self._relay_notifications()
         facts = self._facts(env)
         facts.fifo = fifo
         given = {}
@@ -108,14 +119,8 @@ class Making:
         facts.start_hooks = (self.spec.get("hooks") or {}).get("startContainer") or []
         if not self.options.no_new_keyring:
             facts.keyring = f"_ses.{self.state.id}"
-        self.notify = relay(self.store.path(self.state.id))
         if self.notify is not None:
-            self.notify.prepare()
             facts.env = [*env, self.notify.environment()]
-            self.spec = {
-                **self.spec,
-                "mounts": [*(self.spec.get("mounts") or []), self.notify.mount()],
-            }
         assert self.cgroup is not None
         facts.cgroup_joins = self.cgroup.joins()
         new, joined = plan.namespaces(self.spec)
@@ -129,24 +134,39 @@ class Making:
                 )
         return facts
 
+    def _relay_notifications(self) -> None:
+        self.notify = relay(self.store.path(self.state.id))
+        if self.notify is not None:
+            self.notify.prepare()
+            given = [*(self.spec.get("mounts") or []), self.notify.mount()]
+            self.spec = {**self.spec, "mounts": given}
+
     def _make_cgroup(self) -> None:
+        """Make the cgroup; it counts as ours, to be killed and removed, only once it was made.
+
+        One of that name may be another's. Until then a crash leaves directories: what is planned is
+        written down first, and `delete` removes it where it is empty.
+        """
         assert self.cgroup is not None
-        self.state.cgroups = self.cgroup.facts()
-        self.store.save(self.state, sync=False)  # so that a crash from here on can be cleaned up
+        self.state.extra["planned_cgroups"] = self.cgroup.facts()
+        self.store.save(self.state, sync=False)
+        if not self.options.systemd_cgroup:  # a unit is made for a process that is there already
+            self._cgroup_made(0)
+
+    def _cgroup_made(self, pid: int) -> None:
+        assert self.cgroup is not None
         owner = -1
         if "user" in plan.namespaces(self.spec)[0]:
             rows = self.spec["linux"].get("uidMappings") or []
             owner = next((row["hostID"] for row in rows if row["containerID"] == 0), -1)
-        if self.options.systemd_cgroup:  # a unit is made for a process that is there already
-            return
-        self.cgroup.create(owner=owner)
+        self.cgroup.create(pid, owner)
         self.state.cgroups = self.cgroup.facts()
+        del self.state.extra["planned_cgroups"]
+        self.store.save(self.state, sync=False)
 
     def _place(self, pid: int) -> None:
         if self.options.systemd_cgroup:
-            assert self.cgroup is not None
-            self.cgroup.create(pid)
-            self.state.cgroups = self.cgroup.facts()
+            self._cgroup_made(pid)
 
     def _limit(self) -> None:
         assert self.cgroup is not None
@@ -185,6 +205,8 @@ class Making:
         self.master = hand_over.hand_over(started, self.options)
         if self.notify is not None and not os.path.exists(self.store.fifo(self.state.id)):
             self.notify.bind()
+        if self.arm is not None:
+            self.arm()
         return b""
 
     def document(self, status_: str) -> "dict[str, Any]":

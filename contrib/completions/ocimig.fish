@@ -47,6 +47,7 @@ complete -c ocimig -n "__fish_seen_subcommand_from create" -l no-new-keyring -d 
 complete -c ocimig -n "__fish_seen_subcommand_from create" -l preserve-fds -x -d 'pass N more descriptors, from 3 on (after those of LISTEN_FDS)'
 complete -c ocimig -n "__fish_seen_subcommand_from create" -l net -x -d 'network of the container: bridge=NAME,address=IP/LEN[,gateway=IP][,mac=MAC][,interface=NAME][,mtu=N]'
 complete -c ocimig -n "__fish_seen_subcommand_from create" -l no-subreaper -d 'do not adopt the orphans of the container'
+complete -c ocimig -n "__fish_seen_subcommand_from create" -l explain -d 'print each step in words and make nothing'
 complete -c ocimig -n "__fish_seen_subcommand_from create" -s h -l help -d 'show this help'
 complete -c ocimig -n "__fish_seen_subcommand_from start" -s h -l help -d 'show this help'
 complete -c ocimig -n "__fish_seen_subcommand_from start" -a "(__ocimig_ids)"

@@ -49,8 +49,14 @@ HOT = {
         Verb(
             "create", "ocimig.cli.commands.lifecycle:create",
             "create a container, which then waits for start",
-            options=(*_CREATE, _NET, _NO_SUBREAPER),
-            examples=(("Create a container from the bundle in /srv/web", "create -b /srv/web web"),),
+            options=(
+                *_CREATE, _NET, _NO_SUBREAPER,
+                Option("--explain", "print each step in words and make nothing", FLAG),
+            ),
+            examples=(
+                ("Create a container from the bundle in /srv/web", "create -b /srv/web web"),
+                ("See what that would do", "create --explain -b /srv/web web"),
+            ),
         ),
         Verb(
             "start", "ocimig.cli.commands.lifecycle:start",

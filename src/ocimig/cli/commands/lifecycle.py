@@ -20,6 +20,10 @@ def create(call: "Call") -> int:
     from ocimig.runtime import create as room
 
     bundle = _bundle(call)
+    if call.flag("explain"):
+        lines = room.explain(context.store(call), call.arguments[0], bundle, _options(call))
+        print("\n".join(lines))
+        return 0
     room.create(
         context.store(call),
         call.arguments[0],
