@@ -421,7 +421,7 @@ class _Checkpoint:
         if self.wanted.pre_dump:
             return
         self._write_documents()
-        if self.manifest.facts.get("files"):
+        if any(file.get("several") for file in self.manifest.facts.get("files", [])):
             entries.loosen_host_files(self.partial.directory, binary.find())
         if not self.wanted.leave_running:
             # Frozen and not yet given up: what cannot be made durable now can still be taken back.

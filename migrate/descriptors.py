@@ -11,10 +11,9 @@ import errno
 import os
 import stat
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from ocimig import log
 from ocimig.migrate.errors import FileGone
 from ocimig.runtime.linux import proc
 
@@ -43,6 +42,16 @@ class HostFile:
     position: int
     mode: int
     streams: tuple[int, ...] = ()  # which standard streams of the first process it is
+    several: bool = False  # a plain file that was opened more than once, at different positions
+
+    def handed(self) -> str:
+        """The name under which CRIU takes our descriptor for it.
+
+        CRIU compares names without their first letter first, and what it finds so it uses as it is: it
+        need not be opened again by a mapped root who may not, nor have the size it had. Only a file
+        with several positions is opened again, once for each.
+        """
+        return self.key if self.several else self.key[1:]
 
     def to_json(self) -> dict[str, Any]:
         """For the manifest."""
@@ -64,14 +73,25 @@ def host_files(pids: Iterable[int], mounts: Collection[int], init: int) -> list[
             file = _host_file(pid, number, mounts)
             if file is None:
                 continue
-            known = found.get(file.key, file)
-            streams = known.streams
             if pid == init and number < 3:
-                streams = (*streams, number)
-            found[file.key] = HostFile(
-                file.key, known.path, known.flags, known.position, known.mode, streams
-            )
+                file = replace(file, streams=(number,))
+            known = found.get(file.key)
+            found[file.key] = file if known is None else _merged(known, file)
     return list(found.values())
+
+
+def _merged(one: HostFile, other: HostFile) -> HostFile:
+    """Two descriptors of one file: one that can do what both can."""
+    differ = (one.flags, one.position) != (other.flags, other.position)
+    flags = one.flags
+    if flags & os.O_ACCMODE != other.flags & os.O_ACCMODE:
+        flags = flags & ~os.O_ACCMODE | os.O_RDWR
+    return replace(
+        one,
+        flags=flags,
+        streams=one.streams + other.streams,
+        several=one.several or (differ and stat.S_ISREG(one.mode)),
+    )
 
 
 def _numbers(pid: int) -> list[int]:
@@ -154,21 +174,11 @@ def open_again(file: HostFile, fallback: Sequence[int]) -> int:
         fd = _open_checked(name, flags, file.mode)
     except OSError as error:
         if file.streams and file.streams[0] < len(fallback):
-            return _instead(fallback[file.streams[0]], name)
+            return os.dup(fallback[file.streams[0]])
         raise FileGone(path=name, reason=error.strerror or str(error)) from error
     if stat.S_ISREG(file.mode) and not file.flags & os.O_APPEND:
         os.lseek(fd, file.position, os.SEEK_SET)
     return fd
-
-
-def _instead(stream: int, name: str) -> int:
-    """A stream of ours; CRIU sets its position, so one that has none cannot take a file's place."""
-    try:
-        os.lseek(stream, 0, os.SEEK_CUR)
-    except OSError:
-        log.warning(f"{name} is gone, and what it was now goes to /dev/null")
-        return os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-    return os.dup(stream)
 
 
 def _open_checked(name: str, flags: int, mode: int) -> int:

@@ -282,7 +282,7 @@ class Restoration:
                 self.held.add(name, self.wanted.stdio[number], ours=False)
         for value in facts.get("files", []):
             file = descriptors.HostFile.from_json(value)
-            self.held.add(file.key, descriptors.open_again(file, self.wanted.stdio), ours=True)
+            self.held.add(file.handed(), descriptors.open_again(file, self.wanted.stdio), ours=True)
 
     # -- with the images ------------------------------------------------------------------------------
 
@@ -309,6 +309,8 @@ class Restoration:
         with stage.Sources() as sources:
             sources.add_root(self.state.rootfs, slave=bool(self.manifest.facts.get("root_slave")))
             sources.add(externals, where)
+            if self._mapped():
+                sources.add_images(self.image.directory, self.manifest, self.spec["linux"])
             sources.attach(self.session.pid)
             self.times["staged"] = time.monotonic()
             self._call(self.session, sources.paths())
@@ -318,10 +320,14 @@ class Restoration:
         self._show_times()
         return self.state
 
+    def _mapped(self) -> bool:
+        return "user" in self._namespaces() and bool(self.spec["linux"].get("uidMappings"))
+
     def _wanted_keys(self) -> set[str]:
         facts = self.manifest.facts
         streams = {name for name in facts.get("streams", []) if name.startswith(("pipe:", "socket:"))}
-        return streams | {str(value["key"]) for value in facts.get("files", [])}
+        files_ = [descriptors.HostFile.from_json(value) for value in facts.get("files", [])]
+        return streams | {file.handed() for file in files_}
 
     def _lock_network(self) -> None:
         if self.netns >= 0 and self._keeps_connections():
@@ -376,6 +382,8 @@ class Restoration:
                 values[name] = getattr(wanted, name)
         if self.manifest.facts.get("network_empty") or wanted.empty_ns:
             values["empty_ns"] = CLONE_NEWNET
+        if self._mapped():
+            images, values["images_dir"] = -1, stage.IMAGES
         joined = self._namespaces()
         return options.CriuOptions(
             images, work, LOG, values,

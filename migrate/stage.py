@@ -6,6 +6,7 @@ in it, for CRIU's cache of kernel facts, and so is /tmp, for its scratch directo
 
     /run/ocimig/root    the container's root file system
     /run/ocimig/<key>   the source of each external mount
+    /run/ocimig/images  the images, for a container with mapped users (see add_images)
 """
 
 import os
@@ -13,6 +14,8 @@ import stat
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from ocimig import files
+from ocimig.criu_images.image import Manifest
 from ocimig.files import Fd
 from ocimig.migrate import tmpfs
 from ocimig.migrate.errors import MountGone, RestoreFailed
@@ -21,7 +24,9 @@ from ocimig.runtime.linux import mount, namespaces, openat2
 
 DIRECTORY = "/run/ocimig"
 ROOT = f"{DIRECTORY}/root"
-_CLONE = mount.OPEN_TREE_CLONE | mount.OPEN_TREE_CLOEXEC
+IMAGES = f"{DIRECTORY}/images"
+_SMALL = 64 << 20
+CLONE = mount.OPEN_TREE_CLONE | mount.OPEN_TREE_CLOEXEC
 _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -38,7 +43,8 @@ def enter(*, cgroup_namespace: Callable[[], None] | None = None) -> None:
     # A slave: the container's own slave mounts go on receiving what the host mounts.
     mount.mount(None, "/", None, mount.MS_REC | mount.MS_SLAVE)
     _cover("/run")
-    os.mkdir(DIRECTORY, 0o700)
+    os.mkdir(DIRECTORY)
+    os.chmod(DIRECTORY, 0o711)  # a mapped root looks in too; nobody else is in this namespace
 
 
 def _cover(path: str) -> None:
@@ -51,18 +57,20 @@ class Sources:
 
     def __init__(self) -> None:
         self._mounts: dict[str, int] = {}
+        self._inside: dict[str, int] = {}  # files mounted below /run/ocimig/images
 
     def __enter__(self) -> "Sources":
         return self
 
     def __exit__(self, *_: object) -> None:
-        for fd in self._mounts.values():
+        for fd in [*self._mounts.values(), *self._inside.values()]:
             os.close(fd)
         self._mounts.clear()
+        self._inside.clear()
 
     def add_root(self, path: str, *, slave: bool) -> None:
         """The root file system; private, or what CRIU mounts on it would appear on the host."""
-        fd = mount.open_tree(mount.AT_FDCWD, path, _CLONE)
+        fd = mount.open_tree(mount.AT_FDCWD, path, CLONE)
         self._mounts["root"] = fd
         kind = mount.MS_SLAVE if slave else mount.MS_PRIVATE
         mount.mount_setattr(fd, "", mount.AT_EMPTY_PATH, propagation=kind)
@@ -82,9 +90,34 @@ class Sources:
         if missing:
             raise MountGone(paths=", ".join(sorted(set(missing))))
 
+    def add_images(self, directory: str, manifest: Manifest, linux: Mapping[str, Any]) -> None:
+        """The images as the processes of a user namespace may read them.
+
+        CRIU's own task opens them first as root and later as the mapped root, and files of mode 0600
+        have one owner. So the small ones are copied to a tmpfs that only CRIU's namespace shows, and
+        the memory, which is read late, is bound there with its owner mapped. On disk nothing changes.
+        """
+        if manifest.parent is not None:
+            reason = "a checkpoint with a parent and mapped users cannot be restored"
+            raise RestoreFailed(id=manifest.id, reason=reason)
+        fd = self._mounts["images"] = _tmpfs(External("images", "tmpfs", "", options=("mode=755",)))
+        with Fd(os.open(".", _FLAGS, dir_fd=fd)) as copy:
+            for name in manifest.files:
+                path = os.path.join(directory, name)
+                if name.startswith("pages-") and os.stat(path).st_size:
+                    self._inside[name] = _mapped(path, linux)
+                    data = b""
+                else:
+                    data = files.read(path, limit=_SMALL)
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+                with Fd(os.open(name, flags, 0o600, dir_fd=copy)) as file:
+                    os.fchmod(file, 0o644)
+                    files.write_all(file, data)
+
     def paths(self) -> Mapping[str, str]:
         """key of an external mount -> its source in CRIU's namespace."""
-        return {key: f"{DIRECTORY}/{key}" for key in self._mounts if key != "root"}
+        own = {"root", "images"}
+        return {key: f"{DIRECTORY}/{key}" for key in self._mounts if key not in own}
 
     def attach(self, pid: int) -> None:
         """Put everything in place in the mount namespace of `pid`."""
@@ -100,6 +133,9 @@ class Sources:
                 os.mkdir(target, 0o700)
             else:
                 os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            mount.move_mount(fd, "", mount.AT_FDCWD, target, mount.MOVE_MOUNT_F_EMPTY_PATH)
+        for name, fd in self._inside.items():
+            target = f"{IMAGES}/{name}"
             mount.move_mount(fd, "", mount.AT_FDCWD, target, mount.MOVE_MOUNT_F_EMPTY_PATH)
 
 
@@ -119,7 +155,7 @@ def _source(item: External, where: Places) -> int:
     if item.kind == "tmpfs":
         return _tmpfs(item)
     if item.kind == "null":
-        fd = mount.open_tree(mount.AT_FDCWD, "/dev/null", _CLONE)
+        fd = mount.open_tree(mount.AT_FDCWD, "/dev/null", CLONE)
         if os.fstat(fd).st_rdev != os.makedev(1, 3):
             os.close(fd)
             raise OSError(0, "/dev/null of this host is not the null device")
@@ -132,7 +168,7 @@ def _source(item: External, where: Places) -> int:
         path = os.path.join(where.cgroups.get(item.controller, ""), item.below).rstrip("/")
     if not path.startswith("/"):
         path = os.path.join(where.bundle, path)
-    fd = mount.open_tree(mount.AT_FDCWD, path, _CLONE)
+    fd = mount.open_tree(mount.AT_FDCWD, path, CLONE)
     if not item.slave:
         mount.mount_setattr(fd, "", mount.AT_EMPTY_PATH, propagation=mount.MS_PRIVATE)
     return fd
@@ -177,12 +213,27 @@ def _tmpfs(item: External) -> int:
         fd = mount.fsmount(config)
     try:
         with Fd(os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)) as directory:
-            tmpfs.fill(directory, item.content)
+            if item.content:
+                tmpfs.fill(directory, item.content)
         if tmpfs.READ_ONLY in item.options:
             flags = mount.FSPICK_CLOEXEC | mount.FSPICK_EMPTY_PATH
             with Fd(mount.fspick(fd, "", flags)) as config:
                 mount.fsconfig(config, mount.FSCONFIG_SET_FLAG, "ro")
                 mount.fsconfig(config, mount.FSCONFIG_CMD_RECONFIGURE)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _mapped(path: str, linux: Mapping[str, Any]) -> int:
+    """A file whose owner is the mapped root of a container."""
+    from ocimig.runtime import idmap
+
+    fd = mount.open_tree(mount.AT_FDCWD, path, CLONE)
+    try:
+        maps = {"uid": linux["uidMappings"], "gid": linux.get("gidMappings")}
+        idmap.apply(fd, maps, recursive=False)
     except BaseException:
         os.close(fd)
         raise

@@ -1,0 +1,136 @@
+"""Containers of many kinds: with a terminal, mapped users, more namespaces, a read-only root."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from ocimig_testkit import ConsoleSocket, until
+from ocimig_testkit.box import Box
+
+pytestmark = [pytest.mark.root, pytest.mark.criu]
+
+
+def _add(box: Box, *kinds: str) -> None:
+    box.bundle.linux["namespaces"] += [{"type": kind} for kind in kinds]
+
+
+def _mapped(box: Box) -> None:
+    _add(box, "user")
+    box.bundle.linux["uidMappings"] = [{"containerID": 0, "hostID": 100000, "size": 65536}]
+    box.bundle.linux["gidMappings"] = [{"containerID": 0, "hostID": 100000, "size": 65536}]
+    for directory, names, others in os.walk(box.bundle.rootfs):
+        for name in [*names, *others, "."]:
+            os.chown(Path(directory, name), 100000, 100000, follow_symlinks=False)
+    for directory in [box.bundle.path, *box.bundle.path.parents]:
+        if directory != Path("/tmp"):  # noqa: S108
+            directory.chmod(directory.stat().st_mode | 0o111)
+
+
+@pytest.mark.userns
+def test_a_container_with_mapped_users(box: Box) -> None:
+    """Its user namespace, maps and ids come back; the network is empty with lo up."""
+    _mapped(box)
+    box.run("count")
+    look = ("/bin/sh", "-c", "cat /proc/self/uid_map; id -u; ls -lnd /dev /dev/null; ip address | grep inet")
+    before = box.ocimig.exec(box.id, *look, code=None).out
+    box.checkpoint()
+    box.restore()
+    box.goes_on()
+    assert "100000" in Path(f"/proc/{box.ocimig.pid(box.id)}/uid_map").read_text()
+    assert box.ocimig.exec(box.id, *look, code=None).out == before
+    box.unbroken()
+
+
+def test_a_cgroup_namespace_comes_back(box: Box) -> None:
+    """CRIU does not make it in the mode we use; it is inherited from CRIU's own."""
+    _add(box, "cgroup")
+    box.run("count")
+    look = ("/bin/cat", "/proc/self/cgroup")
+    before = box.ocimig.exec(box.id, *look).out
+    box.checkpoint()
+    box.restore()
+    box.goes_on()
+    pid = box.ocimig.pid(box.id)
+    assert os.readlink(f"/proc/{pid}/ns/cgroup") != os.readlink("/proc/self/ns/cgroup")
+    assert box.ocimig.exec(box.id, *look).out == before
+
+
+def test_clocks_go_on_from_where_they_were(box: Box) -> None:
+    """CRIU restores into a time namespace, and exec joins it."""
+    box.run("count")
+    look = ("/bin/cut", "-d.", "-f1", "/proc/uptime")
+    before = int(box.ocimig.exec(box.id, *look).out)
+    box.checkpoint()
+    box.restore()
+    assert 0 <= int(box.ocimig.exec(box.id, *look).out) - before < 30
+    pid = box.ocimig.pid(box.id)
+    inside = box.ocimig.exec(box.id, "/bin/readlink", "/proc/self/ns/time").out.strip()
+    assert inside == os.readlink(f"/proc/{pid}/ns/time")
+
+
+def test_a_read_only_root(box: Box) -> None:
+    """It is read-only afterwards too."""
+    box.bundle.config["root"]["readonly"] = True
+    box.run("count")
+    box.checkpoint()
+    box.restore()
+    box.goes_on()
+    assert box.ocimig.exec(box.id, "/bin/touch", "/new", code=None).code != 0
+
+
+def test_the_network_of_the_host(box: Box) -> None:
+    """Nothing is locked there: the host's traffic is not ours to stop."""
+    box.bundle.without_namespace("network")
+    box.run("count")
+    box.checkpoint()
+    box.restore()
+    box.goes_on()
+    pid = box.ocimig.pid(box.id)
+    assert os.readlink(f"/proc/{pid}/ns/net") == os.readlink("/proc/self/ns/net")
+
+
+def test_sysctls_of_the_network_are_set_again(box: Box) -> None:
+    """The namespace is new, its settings are those of config.json."""
+    box.bundle.linux["sysctl"] = {"net.ipv4.ip_forward": "1", "kernel.shmmax": "123456789"}
+    box.run("count")
+    box.checkpoint()
+    box.restore()
+    look = ("/bin/cat", "/proc/sys/net/ipv4/ip_forward", "/proc/sys/kernel/shmmax")
+    assert box.ocimig.exec(box.id, *look).out.split() == ["1", "123456789"]
+
+
+def test_a_terminal_goes_to_the_console_socket_again(box: Box, tmp_path: Path) -> None:
+    """The master is asked for twice: at the start and at the restore."""
+    box.bundle.process["terminal"] = True
+    box.bundle.argv("/bin/sh", "-c", "while read line; do echo \"heard $line\"; done")
+    with ConsoleSocket(tmp_path / "one") as console:
+        box.ocimig("run", "-d", "-b", box.bundle.path, "--console-socket", console.path, box.id)
+        console.write("first\n")
+        console.read_until("heard first")
+        box.checkpoint()
+    with ConsoleSocket(tmp_path / "two") as console:
+        box.restore("--console-socket", str(console.path))
+        console.write("second\n")
+        console.read_until("heard second")
+    until(lambda: box.ocimig.status(box.id) in {"", "stopped"}, "the shell to hang up", 20)
+
+
+def test_it_is_restored_without_its_own_config(box: Box) -> None:
+    """What it was made from is in the image: the bundle may have changed."""
+    box.run("count")
+    box.checkpoint()
+    (box.bundle.path / "config.json").unlink()
+    box.restore()
+    box.goes_on()
+
+
+def test_the_image_can_be_moved(box: Box, tmp_path: Path) -> None:
+    """Nothing in it names the directory it was made in."""
+    box.run("count")
+    box.checkpoint()
+    shutil.move(box.image, tmp_path / "elsewhere")
+    box.image = tmp_path / "elsewhere"
+    box.restore()
+    box.goes_on()
