@@ -14,11 +14,11 @@ import time
 from pathlib import Path
 
 import pytest
-from ocimig_testkit import until
 
 from ocimig.runtime import console, sockets
 from ocimig.runtime.errors import SocketFailed
 from ocimig.runtime.linux import process
+from ocimig_testkit import until
 
 
 class Person:
@@ -261,7 +261,9 @@ def test_a_descriptor_is_sent_with_its_name(tmp_path: Path, depth: int) -> None:
 
 def test_a_socket_nobody_listens_on_is_named(tmp_path: Path) -> None:
     """With the reason, and what must be there."""
-    with pytest.raises(SocketFailed, match="cannot send the console to .*: no such file") as caught:
+    with pytest.raises(
+        SocketFailed, match=r"cannot send the console to .*: no such file"
+    ) as caught:
         console.send_fd(str(tmp_path / "none"), 0, "x")
     assert "listen" in caught.value.advice
     (tmp_path / "file").touch()

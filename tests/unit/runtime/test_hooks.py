@@ -5,12 +5,12 @@ import time
 from pathlib import Path
 
 import pytest
-from ocimig_testkit import until
 
 from ocimig import jsonio
 from ocimig.runtime import hooks
 from ocimig.runtime.errors import HookFailed
 from ocimig.runtime.linux import proc
+from ocimig_testkit import until
 
 STATE = {"ociVersion": "1.2.0", "id": "c1", "status": "creating", "pid": 7, "bundle": "/b"}
 

@@ -7,9 +7,9 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
-from ocimig_testkit import until
 
 from ocimig.runtime.linux import proc, process
+from ocimig_testkit import until
 
 
 @pytest.fixture

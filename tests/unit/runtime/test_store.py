@@ -27,7 +27,7 @@ def test_a_good_name_is_taken_once(store: Store, id: str) -> None:
     store.claim(id)
     assert store.exists(id)
     assert os.stat(store.path(id)).st_mode & 0o777 == 0o711
-    with pytest.raises(ContainerExists, match="^container with given ID already exists$"):
+    with pytest.raises(ContainerExists, match=r"^container with given ID already exists$"):
         store.claim(id)
     assert store.ids() == [id]
 
@@ -37,7 +37,7 @@ def test_a_good_name_is_taken_once(store: Store, id: str) -> None:
 )
 def test_a_bad_name_is_refused(store: Store, id: str) -> None:
     """Before anything touches the disk."""
-    with pytest.raises(InvalidId, match="^invalid container ID format$"):
+    with pytest.raises(InvalidId, match=r"^invalid container ID format$"):
         store.claim(id)
     with pytest.raises(InvalidId):
         store.load(id)
@@ -67,7 +67,7 @@ def test_an_empty_store_is_empty(store: Store) -> None:
     """A root that does not exist holds nothing."""
     assert store.ids() == []
     assert not store.exists("c1")
-    with pytest.raises(NoSuchContainer, match="^container does not exist$"):
+    with pytest.raises(NoSuchContainer, match=r"^container does not exist$"):
         store.load("c1")
 
 
