@@ -175,4 +175,4 @@ except (ImportError, AttributeError, TypeError):  # another Python: the ordinary
     _quote = json.dumps
     _scan = json.JSONDecoder(
         object_pairs_hook=_unique, parse_constant=_Context.parse_constant
-    ).scan_once
+    ).scan_once  # type: ignore[attr-defined, unused-ignore]

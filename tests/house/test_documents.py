@@ -42,7 +42,9 @@ def test_make_alone_explains_every_target() -> None:
     shown = subprocess.run(
         ["make", "-s"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
-    phony = re.search(r"^\.PHONY: (.*?)(?<!\\)$", (ROOT / "Makefile").read_text(), re.MULTILINE | re.DOTALL)
+    phony = re.search(
+        r"^\.PHONY: (.*?)(?<!\\)$", (ROOT / "Makefile").read_text(), re.MULTILINE | re.DOTALL
+    )
     assert phony is not None
     for target in phony.group(1).replace("\\", " ").split():
         assert re.search(rf"^  {target} ", shown, re.MULTILINE), target

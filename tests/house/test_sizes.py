@@ -7,7 +7,9 @@ from ocimig_testkit.source import ROOT, sources
 
 FILE_LINES = 400
 FUNCTION_LINES = 60
-INIT_LINES = 1200  # of code (docs/adr/0011): what runs as root inside a container must be read whole
+INIT_LINES = (
+    1200  # of code (docs/adr/0011): what runs as root inside a container must be read whole
+)
 
 
 def test_no_file_is_longer_than_one_sitting() -> None:

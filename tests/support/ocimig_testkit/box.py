@@ -24,7 +24,9 @@ class Box:
         self.bundle.argv("/bin/worker", *argv)
         with self.output.open("ab") as output:
             command = self.ocimig.command("run", "-d", "-b", self.bundle.path, self.id)
-            subprocess.run(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, check=True)
+            subprocess.run(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, check=True
+            )
         until(self.output.read_text, "output of the worker")
         return self
 

@@ -15,6 +15,7 @@ import os
 import shlex
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
@@ -89,7 +90,9 @@ class Host:
                 if (cgroup / name).exists() and (place / name).exists():
                     (place / name).write_text((cgroup / name).read_text())
             if (cgroup / "cgroup.controllers").exists() and cgroup == Path("/sys/fs/cgroup"):
-                place /= "host"  # version 2: a cgroup with processes can have none with limits below
+                place /= (
+                    "host"  # version 2: a cgroup with processes can have none with limits below
+                )
                 place.mkdir()
             joining.append(f"echo $$ >{place}/cgroup.procs")
         self.cgroups = [cgroup / self.namespace for cgroup in own_cgroups()]
@@ -104,7 +107,9 @@ class Host:
         until(ready.exists, f"the mount namespace of host {self.name}", 10, 0.01)
         mounts = f"--mount=/proc/{self.holder.pid}/ns/mnt"
         enter = self.directory / "enter"
-        enter.write_text("#!/bin/sh\n" + "\n".join(joining) + f'\nexec nsenter {net} {mounts} "$@"\n')
+        enter.write_text(
+            "#!/bin/sh\n" + "\n".join(joining) + f'\nexec nsenter {net} {mounts} "$@"\n'
+        )
         enter.chmod(0o755)
 
     def serve(self) -> None:
@@ -180,7 +185,7 @@ def remove_cgroup(cgroup: Path) -> list[str]:
     below = [Path(directory) for directory, _, _ in os.walk(cgroup)]
     for directory in reversed(below):
         try:
-            until(lambda path=directory: _removed(path), f"{directory} to be empty", 5, 0.02)
+            until(partial(_removed, directory), f"{directory} to be empty", 5, 0.02)
         except AssertionError as error:
             failed.append(str(error))
     return failed
