@@ -274,7 +274,7 @@ class Agent:
         finally:
             if held.phase != "ABORTED":
                 held.write("ABORTED", reason=reason)
-            held.clear()
+            held.clear(keep="criu")  # its log says why
 
     def _step(self, name: str, began: float) -> None:
         now = time.monotonic()
@@ -296,7 +296,7 @@ def settle(store: Store, entry: Journal, deeds: Destination) -> bool:
                 return True
             deeds.discard(store, entry)
             entry.write("FAILED" if entry.phase == "GO" else "ABORTED", reason="its agent ended")
-            entry.clear()
+            entry.clear(keep="criu")
             return True
     except BlockingIOError:
         return False

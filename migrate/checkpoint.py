@@ -112,10 +112,10 @@ def checkpoint(
             made = work.run()
     except BlockingIOError:
         raise Busy(id=id) from None
-    except FileNotFoundError as error:
+    except FileNotFoundError:
         if not store.exists(id):
             raise NoSuchContainer(id=id, root=store.root) from None
-        raise error
+        raise
     if work.gone and not wanted.keep:
         lifecycle.delete(store, id, force=True)
     return made
@@ -426,9 +426,9 @@ class _Checkpoint:
         if not self.wanted.leave_running:
             # Frozen and not yet given up: what cannot be made durable now can still be taken back.
             self._seal()
+        if self.on_frozen is not None or not self.wanted.leave_running:
             self._promote()
         if self.on_frozen is not None:
-            self._promote()
             self.frozen = self._value()
             self.on_frozen(self.frozen)
         self.gone = not self.wanted.leave_running
@@ -573,6 +573,8 @@ def _full(error: BaseException, path: str) -> NoSpace | None:
     """NoSpace when that is what it was, said by the kernel to us or to CRIU."""
     if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return NoSpace(path=path)
-    if isinstance(error, CriuFailed) and str(error.fields.get("cause", "")).startswith("no space left"):
+    if isinstance(error, CriuFailed) and str(error.fields.get("cause", "")).startswith(
+        "no space left"
+    ):
         return NoSpace(path=path)
     return None

@@ -205,7 +205,7 @@ def _network(config: Mapping[str, Any] | None, probe: bool) -> dict[str, Any] | 
         return None
     from ocimig.migrate import network, network_arp
 
-    wanted = network.from_values(config)
+    wanted = network.from_facts(config)
     there = network.bridge_facts(wanted.bridge)
     there["holder"] = ""
     if probe and there["kind"] == "bridge" and there["up"]:
