@@ -173,6 +173,7 @@ except (ImportError, AttributeError, TypeError):  # another Python: the ordinary
     import json
 
     _quote = json.dumps
-    _scan = json.JSONDecoder(
+    _decoder: "Any" = json.JSONDecoder(
         object_pairs_hook=_unique, parse_constant=_Context.parse_constant
-    ).scan_once  # type: ignore[attr-defined, unused-ignore]
+    )
+    _scan = _decoder.scan_once
