@@ -19,8 +19,8 @@ from ocimig.runtime.state import ContainerState
 from ocimig.runtime.store import Store
 from ocimig_testkit import TOKEN, until
 
-SPEC = {"ociVersion": "1.2.0", "linux": {"namespaces": [{"type": "pid"}]}}
-SHARED = {"ociVersion": "1.2.0", "linux": {"namespaces": []}}
+SPEC: dict[str, object] = {"ociVersion": "1.2.0", "linux": {"namespaces": [{"type": "pid"}]}}
+SHARED: dict[str, object] = {"ociVersion": "1.2.0", "linux": {"namespaces": []}}
 
 
 class Made:
