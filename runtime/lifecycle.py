@@ -74,7 +74,8 @@ def kill(store: "Store", id: str, signal: int, all: bool = False) -> None:
         group = _cgroup(state)
         if group is not None and _killable(group):
             group.kill_all(signal)
-            _thaw_after(signal, group)
+            if signal == process.SIGKILL and group.frozen():
+                group.thaw()
             return
         if all:
             return
@@ -82,7 +83,7 @@ def kill(store: "Store", id: str, signal: int, all: bool = False) -> None:
     if signal == process.SIGKILL:
         group = _cgroup(state)
         if group is not None:
-            _thaw_after(signal, group)
+            _let_die(group)
 
 
 def _signal_init(state: "ContainerState", signal: int) -> None:
@@ -104,9 +105,14 @@ def _signal_init(state: "ContainerState", signal: int) -> None:
         os.close(pidfd)
 
 
-def _thaw_after(signal: int, group: "Cgroup") -> None:
-    # In a frozen cgroup of version 1 even SIGKILL waits. It was sent first: nothing runs in between.
-    if signal == process.SIGKILL and group.frozen():
+def _let_die(group: "Cgroup") -> None:
+    """After SIGKILL to the first process: in a frozen cgroup of version 1 even that one waits.
+
+    The others are killed too before the thaw, for they would run until the first has ended: a
+    container that goes on elsewhere must not do one more thing here.
+    """
+    if group.frozen():
+        group.kill_all(process.SIGKILL)
         group.thaw()
 
 
@@ -238,7 +244,7 @@ def _end_init(state: "ContainerState", group: "Cgroup | None", deadline: float) 
             return
         process.pidfd_send_signal(pidfd, process.SIGKILL)
         if group is not None:
-            _thaw_after(process.SIGKILL, group)
+            _let_die(group)
         if not process.pidfd_wait(pidfd, deadline - time.monotonic()):
             raise _still_there(state, [state.pid])
     except ProcessLookupError:
@@ -249,7 +255,7 @@ def _end_init(state: "ContainerState", group: "Cgroup | None", deadline: float) 
 
 def _end_all(pids: "list[int]", group: "Cgroup", deadline: float) -> None:
     group.kill_all(process.SIGKILL)
-    _thaw_after(process.SIGKILL, group)
+    _let_die(group)
     for pid in pids:
         try:
             pidfd = process.pidfd_open(pid)
