@@ -11,6 +11,7 @@ import re
 import struct
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
@@ -81,7 +82,9 @@ class Wire:
         Both sides may do it at the same time. What comes before the far side's greeting (a motd, an
         echo of a login script) is kept in `noise`; a far side that never greets is named in words.
         """
-        self._write(_GREETING.pack(MAGIC, VERSION, OLDEST, 0), timeout)
+        # a far side that is gone already has said why: reading will find out
+        with suppress(LinkLost):
+            self._write(_GREETING.pack(MAGIC, VERSION, OLDEST, 0), timeout)
         end = None if timeout is None else time.monotonic() + timeout
         start = self._find_greeting(end)
         self.noise = _readable(self._in[:start])

@@ -59,9 +59,8 @@ def lost_link(host: str, why: Callable[[], str] = str) -> Iterator[None]:
     try:
         yield
     except TimeoutError as error:
-        if (
-            error.errno != errno.ETIMEDOUT
-        ):  # ours: nothing moved for as long as the caller would wait
+        # without that number it is ours: nothing moved for as long as the caller would wait
+        if error.errno != errno.ETIMEDOUT:
             raise
         raise LinkLost(host=host, reason=error.strerror) from None
     except OSError as error:
