@@ -192,4 +192,4 @@ def frozen(state: ContainerState) -> bool:
         return False
     from ocimig.runtime import cgroups
 
-    return cgroups.from_facts(state.cgroups).frozen()
+    return cgroups.frozen(state.cgroups)
