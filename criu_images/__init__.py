@@ -1,0 +1,1 @@
+"""CRIU as a tool and its images as values: knows nothing of containers."""

@@ -1,0 +1,1 @@
+"""Where containers and CRIU meet, and where two hosts meet."""

@@ -202,7 +202,7 @@ class PreflightRefused(OcimigError):
         self.code = code
 
 
-class NotRunning(OcimigError):
+class CannotMove(OcimigError):
     """Only a running container can move."""
 
     message = "container {id} is {status}, not running"

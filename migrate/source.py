@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ocimig import jsonio
 from ocimig.errors import OcimigError
 from ocimig.migrate import facts
-from ocimig.migrate.errors import NotRunning
+from ocimig.migrate.errors import CannotMove
 from ocimig.migrate.hands import Frozen, Spec
 from ocimig.migrate.journal import Journal
 from ocimig.migrate.traces import delete, discard, discard_images, disconnect, load
@@ -39,7 +39,7 @@ class RealSource:
                 status_of.CREATED: f"ocimig start {id}",
             }
             fix = verbs.get(status)
-            raise NotRunning(id=id, status=status, fix=f"first: {fix}" if fix else "start it anew")
+            raise CannotMove(id=id, status=status, fix=f"first: {fix}" if fix else "start it anew")
         return state, store.config(id)
 
     def container(self, state: ContainerState, spec: Spec) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Containers, and only that: knows nothing of CRIU and nothing of other hosts."""
