@@ -22,7 +22,12 @@ def find() -> str:
     if os.access(own, os.X_OK):
         return own
     # A caller may have started us without PATH (podman does): the usual places are always looked at.
-    path = os.environ.get("PATH", "").split(":") + ["/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/bin"]
+    path = os.environ.get("PATH", "").split(":") + [
+        "/usr/local/sbin",
+        "/usr/sbin",
+        "/sbin",
+        "/usr/bin",
+    ]
     for directory in path:
         if directory.startswith("/") and os.access(os.path.join(directory, "criu"), os.X_OK):
             return os.path.join(directory, "criu")

@@ -34,8 +34,7 @@ def write(path: str, head: bytes, entries: list[bytes]) -> None:
     with open(temporary, "wb") as file:
         os.fchmod(file.fileno(), 0o600)
         file.write(head)
-        for entry in entries:
-            file.write(struct.pack("<I", len(entry)) + entry)
+        file.writelines(struct.pack("<I", len(entry)) + entry for entry in entries)
     os.rename(temporary, path)
 
 

@@ -54,8 +54,10 @@ class Manifest:
 
     def to_json(self) -> str:
         """The document, for people too."""
-        names = Manifest.__slots__  # type: ignore[attr-defined]
-        return jsonio.dumps({"version": VERSION, **{name: getattr(self, name) for name in names}}, 1)
+        names = Manifest.__slots__
+        return jsonio.dumps(
+            {"version": VERSION, **{name: getattr(self, name) for name in names}}, 1
+        )
 
     @classmethod
     def new(cls, id: str, criu: str) -> "Manifest":
@@ -98,9 +100,10 @@ class CheckpointImage:
         version = value.pop("version", None)
         if version != VERSION:
             raise BadImage(
-                path=self.directory, reason=f"its version is {version}, this is a reader of {VERSION}"
+                path=self.directory,
+                reason=f"its version is {version}, this is a reader of {VERSION}",
             )
-        names = set(Manifest.__slots__)  # type: ignore[attr-defined]
+        names = set(Manifest.__slots__)
         try:
             return Manifest(**{name: inner for name, inner in value.items() if name in names})
         except TypeError:
@@ -144,9 +147,9 @@ class CheckpointImage:
                 self._check(directory, name, wanted)
             extra = set(self._names(directory)) - set(manifest.files)
             if extra:
-                self._refuse(f"{min(extra)} is not part of it")
+                raise self._refusal(f"{min(extra)} is not part of it")
             if _link(directory) != manifest.parent:
-                self._refuse("its parent link was changed")
+                raise self._refusal("its parent link was changed")
         if manifest.parent is not None:
             above = os.path.join(self.directory, manifest.parent)
             CheckpointImage(os.path.normpath(above))._verify(depth + 1)
@@ -154,20 +157,20 @@ class CheckpointImage:
 
     def _check(self, directory: int, name: str, wanted: Mapping[str, Any]) -> None:
         if "/" in name or name in {"", ".", ".."}:
-            self._refuse(f"{name!r} is no file name")
+            raise self._refusal(f"{name!r} is no file name")
         try:
             fd = _open(name, directory)
         except OSError as error:
-            self._refuse(f"{name}: {error.strerror}")
+            raise self._refusal(f"{name}: {error.strerror}") from error
         with Fd(fd):
             size = os.fstat(fd).st_size
             if size != wanted.get("size"):
-                self._refuse(f"{name} has {size} bytes and should have {wanted.get('size')}")
+                raise self._refusal(f"{name} has {size} bytes and should have {wanted.get('size')}")
             if _digest(fd)["sha256"] != wanted.get("sha256"):
-                self._refuse(f"the content of {name} was changed")
+                raise self._refusal(f"the content of {name} was changed")
 
-    def _refuse(self, reason: str) -> "Any":
-        raise BadImage(path=self.directory, reason=reason)
+    def _refusal(self, reason: str) -> BadImage:
+        return BadImage(path=self.directory, reason=reason)
 
     def _names(self, directory: int) -> list[str]:
         """The files that make up the checkpoint: images and the two documents of ours."""

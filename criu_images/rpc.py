@@ -13,6 +13,7 @@ undoes what it did, and the exception is raised here once CRIU has finished undo
 import array
 import os
 import select
+import signal
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -149,7 +150,11 @@ class Session:
         return message
 
     def call(
-        self, request: Any, *, notify: Mapping[str, Callback] | None = None, watch: Watch | None = None
+        self,
+        request: Any,
+        *,
+        notify: Mapping[str, Callback] | None = None,
+        watch: Watch | None = None,
     ) -> Any:
         """Send, answer CRIU's questions, return its answer. Raises CriuFailed, or what a callback raised."""
         step = self.rpc.criu_req_type.Name(request.type).lower().replace("_", " ")
@@ -221,12 +226,12 @@ class Session:
                 self.kill()
                 raise CriuStuck(step=step, reason=reason, log=watch.log)
         try:
-            size = self._socket.recv_into(
-                bytearray(1), 1, socket.MSG_PEEK | socket.MSG_TRUNC
-            )
+            size = self._socket.recv_into(bytearray(1), 1, socket.MSG_PEEK | socket.MSG_TRUNC)
             if not size:
                 raise self._died(step, watch)
-            data, extra, _, _ = self._socket.recvmsg(size, socket.CMSG_SPACE(16), socket.MSG_CMSG_CLOEXEC)
+            data, extra, _, _ = self._socket.recvmsg(
+                size, socket.CMSG_SPACE(16), socket.MSG_CMSG_CLOEXEC
+            )
         except ConnectionResetError:
             raise self._died(step, watch) from None
         message = self.rpc.criu_resp()
@@ -239,7 +244,9 @@ class Session:
         if found.words and found.known:
             return CriuFailed(step=step, cause=found.words, remedy=found.remedy, log=watch.log)
         said = self.said()
-        return CriuDied(step=step, how=f"{how}{': ' + said if said else ''}", log=watch.log or "none")
+        return CriuDied(
+            step=step, how=f"{how}{': ' + said if said else ''}", log=watch.log or "none"
+        )
 
     def said(self) -> str:
         """The last line CRIU wrote to its standard error."""
@@ -344,9 +351,7 @@ def _above(fd: int, floor: int) -> int:
 
 
 def _default(number: int) -> None:
-    import _signal
-
     try:
-        _signal.signal(number, _signal.SIG_DFL)
+        signal.signal(number, signal.SIG_DFL)
     except (OSError, ValueError, RuntimeError):
         pass  # SIGKILL, SIGSTOP and the two of the C library

@@ -113,7 +113,9 @@ def _host_file(pid: int, number: int, mounts: Collection[int]) -> HostFile | Non
         there = os.stat(link)
     except (FileNotFoundError, ProcessLookupError):
         return None
-    if not (stat.S_ISREG(there.st_mode) or stat.S_ISCHR(there.st_mode) or stat.S_ISDIR(there.st_mode)):
+    if not (
+        stat.S_ISREG(there.st_mode) or stat.S_ISCHR(there.st_mode) or stat.S_ISDIR(there.st_mode)
+    ):
         return None
     if stat.S_ISCHR(there.st_mode) and os.major(there.st_rdev) in {4, 5, 136, 137, 138, 139}:
         return None  # terminals have their own rules (--shell-job)
@@ -146,7 +148,11 @@ def fdinfo(pid: int, number: int) -> dict[str, int]:
     """pos, flags and mnt_id of a descriptor."""
     with open(f"/proc/{pid}/fdinfo/{number}", "rb") as file:
         lines = dict(line.split(b":", 1) for line in file.read().splitlines() if b":" in line)
-    return {"pos": int(lines[b"pos"]), "flags": int(lines[b"flags"], 8), "mnt_id": int(lines[b"mnt_id"])}
+    return {
+        "pos": int(lines[b"pos"]),
+        "flags": int(lines[b"flags"], 8),
+        "mnt_id": int(lines[b"mnt_id"]),
+    }
 
 
 def streams(pid: int) -> list[str]:

@@ -132,9 +132,7 @@ def _is_null(mount: Mount) -> bool:
     return mount.fstype == "devtmpfs" and mount.root == "/null"
 
 
-def _cgroup(
-    mount: Mount, host: list[Mount], cgroups: Mapping[str, str], key: str
-) -> External:
+def _cgroup(mount: Mount, host: list[Mount], cgroups: Mapping[str, str], key: str) -> External:
     for name in ("unified",) if mount.fstype == "cgroup2" else mount.super_options:
         own = cgroups.get(name)
         if own is None:
@@ -145,9 +143,7 @@ def _cgroup(
     return External(key, "bind", mount.target, source=host_path(mount, host))
 
 
-def _of_host(
-    mount: Mount, host: list[Mount], sources: Mapping[str, str], key: str
-) -> External:
+def _of_host(mount: Mount, host: list[Mount], sources: Mapping[str, str], key: str) -> External:
     """Something of the host that config.json does not name: below an rbind, or made by a hook."""
     for target in sorted(sources, key=len, reverse=True):
         rest = below(mount.target, target)

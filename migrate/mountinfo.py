@@ -57,7 +57,12 @@ def _line(line: bytes) -> Mount:
 
 def _text(field: bytes) -> str:
     if b"\\" in field:
-        for code, byte in ((b"\\040", b" "), (b"\\011", b"\t"), (b"\\012", b"\n"), (b"\\134", b"\\")):
+        for code, byte in (
+            (b"\\040", b" "),
+            (b"\\011", b"\t"),
+            (b"\\012", b"\n"),
+            (b"\\134", b"\\"),
+        ):
             field = field.replace(code, byte)
     return os.fsdecode(field)
 

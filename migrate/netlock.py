@@ -91,14 +91,22 @@ def clear_repair(pids: Iterable[int]) -> int:
 
 
 def _sockets(pid: int) -> list[int]:
+    directory = f"/proc/{pid}/fd"
     found = []
-    try:
-        for name in os.listdir(f"/proc/{pid}/fd"):
-            if os.readlink(f"/proc/{pid}/fd/{name}").startswith("socket:"):
+    for name in _listed(directory):
+        try:
+            if os.readlink(f"{directory}/{name}").startswith("socket:"):
                 found.append(int(name))
-    except OSError:
-        pass  # it ended, or closed one just now
+        except OSError:
+            continue  # closed just now
     return found
+
+
+def _listed(directory: str) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except OSError:
+        return []  # it ended
 
 
 def _clear_one(pidfd: int, number: int) -> int:

@@ -19,7 +19,7 @@ from ocimig.criu_images.image import CheckpointImage, Manifest
 from ocimig.errors import OcimigError
 from ocimig.files import Fd
 from ocimig.migrate import descriptors, netlock, stage
-from ocimig.migrate.checkpoint import NAMESPACE_KEYS
+from ocimig.migrate.dump_request import NAMESPACE_KEYS
 from ocimig.migrate.errors import RestoreFailed
 from ocimig.migrate.external import External
 from ocimig.runtime import cgroups, console, hooks, lifecycle
@@ -325,7 +325,9 @@ class Restoration:
 
     def _wanted_keys(self) -> set[str]:
         facts = self.manifest.facts
-        streams = {name for name in facts.get("streams", []) if name.startswith(("pipe:", "socket:"))}
+        streams = {
+            name for name in facts.get("streams", []) if name.startswith(("pipe:", "socket:"))
+        }
         files_ = [descriptors.HostFile.from_json(value) for value in facts.get("files", [])]
         return streams | {file.handed() for file in files_}
 

@@ -126,7 +126,7 @@ class Sources:
 
     def _attach(self, namespace: int) -> None:
         namespaces.setns(namespace, namespaces.CLONE_NEWNS)
-        _cover("/tmp")  # noqa: S108  not the host's
+        _cover("/tmp")
         for key, fd in self._mounts.items():
             target = f"{DIRECTORY}/{key}"
             if stat.S_ISDIR(os.fstat(fd).st_mode):
@@ -249,8 +249,8 @@ def in_child(work: Callable[[], Any]) -> None:
             work()
             os._exit(0)
         except BaseException as error:  # noqa: BLE001  the parent raises it
-            number = error.errno if isinstance(error, OSError) else 0
-            os.write(writer, f"{number or 0} {error}".encode()[:4000])
+            number = error.errno or 0 if isinstance(error, OSError) else 0
+            os.write(writer, f"{number} {error}".encode()[:4000])
         finally:
             os._exit(1)
     os.close(writer)
@@ -259,8 +259,8 @@ def in_child(work: Callable[[], Any]) -> None:
         while part := os.read(reader, 65536):
             said += part
     if os.waitpid(pid, 0)[1]:
-        number, _, words = said.decode(errors="replace").partition(" ")
-        raise OSError(int(number or 0), words or "a helper process died")
+        code, _, words = said.decode(errors="replace").partition(" ")
+        raise OSError(int(code or 0), words or "a helper process died")
 
 
 def make_mount_points(rootfs: str, targets: Iterable[tuple[str, bool]], id: str) -> None:
@@ -270,7 +270,9 @@ def make_mount_points(rootfs: str, targets: Iterable[tuple[str, bool]], id: str)
             try:
                 _make_one(root, target, directory)
             except OSError as error:
-                raise RestoreFailed(id=id, reason=f"mount point {target}: {error.strerror}") from error
+                raise RestoreFailed(
+                    id=id, reason=f"mount point {target}: {error.strerror}"
+                ) from error
 
 
 def _make_one(root: int, target: str, directory: bool) -> None:

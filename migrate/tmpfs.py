@@ -58,7 +58,12 @@ def listing(root: int, mount: Mount) -> tuple[dict[str, Any], ...] | None:
 
 
 def _entry(name: str, info: os.stat_result) -> dict[str, Any]:
-    entry: dict[str, Any] = {"name": name, "mode": info.st_mode, "uid": info.st_uid, "gid": info.st_gid}
+    entry: dict[str, Any] = {
+        "name": name,
+        "mode": info.st_mode,
+        "uid": info.st_uid,
+        "gid": info.st_gid,
+    }
     if stat.S_ISCHR(info.st_mode) or stat.S_ISBLK(info.st_mode):
         entry["device"] = info.st_rdev
     entry["mtime"] = info.st_mtime_ns

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 TABLE = "ocimig"
-SOCCR_MARK = 0xC114  # criu/include/net.h: the mark of packets that CRIU itself must send and receive
+SOCCR_MARK = (
+    0xC114  # criu/include/net.h: the mark of packets that CRIU itself must send and receive
+)
 
 NETLINK_ROUTE = 0
 NETLINK_NETFILTER = 12

@@ -106,7 +106,11 @@ def test_small_tmpfs_content_survives_without_tar(box: Box) -> None:
         "mkfifo p; touch -d '2001-02-03 04:05:06' d/f"
     )
     box.ocimig.exec(box.id, "/bin/sh", "-c", script)
-    look = ("/bin/sh", "-c", "cd /scratch; ls -lnR --full-time . ; cat d/f; grep scratch /proc/mounts")
+    look = (
+        "/bin/sh",
+        "-c",
+        "cd /scratch; ls -lnR --full-time . ; cat d/f; grep scratch /proc/mounts",
+    )
     before = box.ocimig.exec(box.id, *look).out
     box.checkpoint()
     assert not list(box.image.glob("tmpfs-*"))
@@ -252,6 +256,9 @@ def test_freezing_is_short(box: Box) -> None:
     said = box.checkpoint("--leave-running")
     assert time.monotonic() - started < 10, said
     gap = subprocess.run(
-        ["grep", "-c", "iptables", box.image / "dump.log"], capture_output=True, text=True, check=False
+        ["grep", "-c", "iptables", box.image / "dump.log"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert gap.stdout.strip() == "0"

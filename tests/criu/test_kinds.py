@@ -24,7 +24,7 @@ def _mapped(box: Box) -> None:
         for name in [*names, *others, "."]:
             os.chown(Path(directory, name), 100000, 100000, follow_symlinks=False)
     for directory in [box.bundle.path, *box.bundle.path.parents]:
-        if directory != Path("/tmp"):  # noqa: S108
+        if directory != Path("/tmp"):
             directory.chmod(directory.stat().st_mode | 0o111)
 
 
@@ -33,7 +33,11 @@ def test_a_container_with_mapped_users(box: Box) -> None:
     """Its user namespace, maps and ids come back; the network is empty with lo up."""
     _mapped(box)
     box.run("count")
-    look = ("/bin/sh", "-c", "cat /proc/self/uid_map; id -u; ls -lnd /dev /dev/null; ip address | grep inet")
+    look = (
+        "/bin/sh",
+        "-c",
+        "cat /proc/self/uid_map; id -u; ls -lnd /dev /dev/null; ip address | grep inet",
+    )
     before = box.ocimig.exec(box.id, *look, code=None).out
     box.checkpoint()
     box.restore()
@@ -104,7 +108,7 @@ def test_sysctls_of_the_network_are_set_again(box: Box) -> None:
 def test_a_terminal_goes_to_the_console_socket_again(box: Box, tmp_path: Path) -> None:
     """The master is asked for twice: at the start and at the restore."""
     box.bundle.process["terminal"] = True
-    box.bundle.argv("/bin/sh", "-c", "while read line; do echo \"heard $line\"; done")
+    box.bundle.argv("/bin/sh", "-c", 'while read line; do echo "heard $line"; done')
     with ConsoleSocket(tmp_path / "one") as console:
         box.ocimig("run", "-d", "-b", box.bundle.path, "--console-socket", console.path, box.id)
         console.write("first\n")

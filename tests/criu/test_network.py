@@ -107,7 +107,9 @@ def test_a_killed_criu_does_not_cut_a_connection(box: Box, cable: Cable) -> None
             "checkpoint", "--tcp-established", "--image-path", box.image, box.id,
             stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        until(lambda: list((box.image / ".partial").glob("core-*.img")), "a dump at work", 20, 0.0005)
+        until(
+            lambda: list((box.image / ".partial").glob("core-*.img")), "a dump at work", 20, 0.0005
+        )
         found = subprocess.run(
             ["pkill", "-KILL", "-P", str(checkpoint.pid), "criu"], capture_output=True, check=False
         )

@@ -1,0 +1,173 @@
+"""What a checkpoint is asked for, whether it can be done at all, and the same as options of CRIU. Only reads."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ocimig.criu_images import options
+from ocimig.criu_images.errors import BadOption
+from ocimig.migrate import descriptors
+from ocimig.migrate.errors import NotCheckpointable
+from ocimig.runtime import state as facts
+from ocimig.runtime.errors import NotRunning
+from ocimig.runtime.linux import namespaces, proc
+from ocimig.runtime.state import ContainerState
+from ocimig.runtime.store import Store
+
+GHOST_LIMIT = 64 << 20  # CRIU's own megabyte refuses every deleted log file
+NAMESPACE_KEYS = {"network": "extRootNetNS", "pid": "extRootPidNS"}
+_FREEZERS = ("freezer", "unified")
+_PASSED_ON = ("leave_running", "tcp_established", "tcp_skip_in_flight", "tcp_close", "link_remap",
+              "ext_unix_sk", "shell_job", "file_locks", "auto_dedup", "lazy_pages")  # fmt: skip
+_KEPT = ("tcp_established", "tcp_close", "tcp_skip_in_flight", "ext_unix_sk", "shell_job", "file_locks",
+         "link_remap")  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointOptions:
+    """As the options of `ocimig checkpoint`, which have runc's names and meaning.
+
+    `seal` false leaves hashing and the manifest to whoever carries the files away. `keep` leaves the
+    (stopped) container's record and cgroup in place. `before_freeze` is called when everything is warm.
+    """
+
+    image_path: str = "checkpoint"
+    work_path: str = ""
+    parent_path: str = ""
+    leave_running: bool = False
+    tcp_established: bool = False
+    tcp_skip_in_flight: bool = False
+    tcp_close: bool = False
+    link_remap: bool = False
+    ext_unix_sk: bool = False
+    shell_job: bool = False
+    lazy_pages: bool = False
+    page_server: str = ""
+    status_fd: int = -1
+    file_locks: bool = False
+    pre_dump: bool = False
+    manage_cgroups_mode: str = ""
+    empty_ns: tuple[str, ...] = ()
+    auto_dedup: bool = False
+    network_lock: str = ""
+    seal: bool = True
+    keep: bool = False
+    before_freeze: Callable[[], None] | None = None
+
+
+def refuse(
+    wanted: CheckpointOptions, store: Store, state: ContainerState, spec: Mapping[str, Any]
+) -> None:
+    """Raise what stands in the way, while nothing was touched yet."""
+    status = facts.status(state, store)
+    if status == facts.CREATED:
+        raise NotCheckpointable(
+            reason="Container cannot be checkpointed in created state",
+            remedy=f"first: ocimig start {state.id}",
+        )
+    if status not in {facts.RUNNING, facts.PAUSED}:
+        raise NotRunning(id=state.id, status=status)
+    if os.geteuid():
+        raise NotCheckpointable(reason="criu needs root", remedy="run this as root")
+    _refuse_options(wanted)
+    for entry in spec.get("linux", {}).get("namespaces") or []:
+        if entry.get("path") and entry["type"] in {"user", "mount", "time", "cgroup"}:
+            raise NotCheckpointable(
+                reason=f"criu cannot restore into a {entry['type']} namespace given by path",
+                remedy="give the container its own",
+            )
+    found = descriptors.unsupported([state.pid, *proc.descendants(state.pid)])
+    if found:
+        raise NotCheckpointable(
+            reason="criu cannot save what these processes hold: " + ", ".join(found),
+            remedy="turn it off in the program, or deny it by seccomp",
+        )
+
+
+def _refuse_options(wanted: CheckpointOptions) -> None:
+    if os.path.isabs(wanted.parent_path):
+        raise BadOption(option="parent-path", reason="it has to be relative to the image path")
+    if wanted.network_lock not in {"", *options.LOCKS}:
+        raise BadOption(
+            option="network-lock",
+            reason=f"no such method: {wanted.network_lock}",
+            remedy="use one of: " + ", ".join(options.LOCKS),
+        )
+    options.empty_namespaces(wanted.empty_ns)
+    _address(wanted.page_server)
+
+
+def kept(wanted: CheckpointOptions) -> dict[str, Any]:
+    """What a restore has to be asked for likewise."""
+    return {name: True for name in _KEPT if getattr(wanted, name)}
+
+
+def values(wanted: CheckpointOptions, state: ContainerState) -> dict[str, Any]:
+    """The plain fields of CRIU's options."""
+    found: dict[str, Any] = {
+        "pid": state.pid,
+        "root": state.rootfs,
+        "orphan_pts_master": True,
+        "ghost_limit": GHOST_LIMIT,
+        "timeout": options.FREEZE_SECONDS,
+        "ext_masters": True,
+    }
+    found.update({name: True for name in _PASSED_ON if getattr(wanted, name)})
+    if wanted.parent_path:
+        found["parent_img"] = os.path.join("..", wanted.parent_path)
+    if wanted.parent_path or wanted.pre_dump:
+        found["track_mem"] = True
+    if wanted.status_fd >= 0:
+        found["status_fd"] = wanted.status_fd
+    freezer = next((state.cgroups[name] for name in _FREEZERS if state.cgroups.get(name)), "")
+    if freezer:
+        found["freeze_cgroup"] = freezer
+    return found
+
+
+def declare_namespaces(
+    wanted: CheckpointOptions, spec: Mapping[str, Any], pid: int
+) -> tuple[list[str], int]:
+    """External namespaces, and the flags of those that are left empty.
+
+    The network is rebuilt, not saved: external where we can make it beforehand, empty where CRIU has to
+    make it inside a user namespace.
+    """
+    declared: list[str] = []
+    empty = 0
+    given = {each["type"]: each.get("path") or "" for each in spec["linux"].get("namespaces") or []}
+    for name, key in NAMESPACE_KEYS.items():
+        flag, file = namespaces.NAMESPACES[name]
+        path = given.get(name)
+        if path is None or (not path and name != "network"):
+            continue
+        if not path and "user" in given:
+            empty |= flag
+        elif not path or not _same(path, f"/proc/self/ns/{file}"):
+            inode = os.stat(f"/proc/{pid}/ns/{file}").st_ino
+            declared.append(f"{file}[{inode}]:{key}")
+    if wanted.empty_ns and not any(text.startswith("net[") for text in declared):
+        empty |= options.empty_namespaces(wanted.empty_ns)
+    return declared, empty
+
+
+def page_server(wanted: CheckpointOptions) -> tuple[str, int] | None:
+    """Where the pages go, when not into the directory."""
+    return _address(wanted.page_server)
+
+
+def _address(text: str) -> tuple[str, int] | None:
+    if not text:
+        return None
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdigit() or not 0 < int(port) < 65536:
+        raise BadOption(option="page-server", reason=f"{text!r} is not ADDRESS:PORT")
+    return host, int(port)
+
+
+def _same(one: str, other: str) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return False
