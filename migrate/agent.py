@@ -230,6 +230,7 @@ class Agent:
             self.hands.settled(held)
         with suppress(LinkLost, OSError):
             self.wire.send("settled")
+        self.hands.finish(held)
 
     def _await_go(self, held: Journal, pid: int) -> None:
         stat = proc.stat(pid)

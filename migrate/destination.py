@@ -1,6 +1,7 @@
 """The destination of a migration on a real host: what `hands.Destination` asks for. Never decides to run."""
 
 import os
+import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ from ocimig.runtime.state import ContainerState
 from ocimig.runtime.store import Store
 
 if TYPE_CHECKING:
+    from ocimig.migrate.network import Port
+    from ocimig.migrate.network_arp import Announcer
     from ocimig.migrate.restore import Restoration
 
 
@@ -27,7 +30,9 @@ class RealDestination:
     def __init__(self) -> None:
         self._netns = -1
         self._network: dict[str, Any] | None = None
-        self._announcer: Any = None
+        self._port: Port | None = None
+        self._announcer: Announcer | None = None
+        self._announcing: threading.Thread | None = None
         self._work: Restoration | None = None
         self._null = -1
 
@@ -111,15 +116,16 @@ class RealDestination:
         from ocimig.migrate import network, network_arp
 
         if self._network is not None:
+            self._port = network.Port(self._network)
             self._announcer = network_arp.Announcer(self._netns, network.from_facts(self._network))
 
     def release(self) -> None:
         """See Destination."""
-        from ocimig.migrate import network
-
-        if self._network is not None:
-            network.attach(self._network)
+        if self._port is not None and self._announcer is not None:
+            self._port.attach()
             self._announcer.first()
+            self._announcing = threading.Thread(target=self._announcer.rest, name="announce")
+            self._announcing.start()
 
     def settled(self, entry: Journal) -> None:
         """See Destination."""
@@ -128,13 +134,20 @@ class RealDestination:
         for path in entry.facts["places"]:
             with Fd(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as fd:
                 syncfs(fd)
-        if self._announcer is not None:
-            self._announcer.rest()
-            self._announcer.close()
+
+    def finish(self, entry: Journal) -> None:
+        """See Destination."""
         self._close()
         discard_images(entry)
 
     def _close(self) -> None:
+        if self._announcing is not None:
+            self._announcing.join()
+            self._announcing = None
+        for held in (self._port, self._announcer):
+            if held is not None:
+                held.close()
+        self._port = self._announcer = None
         for fd in (self._netns, self._null):
             if fd >= 0:
                 os.close(fd)
@@ -148,7 +161,7 @@ class RealDestination:
         from ocimig.runtime import state as status_of
 
         state = load(store, str(entry.facts["id"]))
-        return bool(state is not None and _came_with(state, entry) and status_of.alive(state))
+        return state is not None and _came_with(state, entry) and bool(status_of.alive(state))
 
     def discard(self, store: Store, entry: Journal) -> None:
         """See Destination."""

@@ -130,7 +130,11 @@ class Destination(Protocol):
         ...
 
     def settled(self, entry: Journal) -> None:
-        """It runs: what is left to do has time."""
+        """It runs: make its files durable, so that the source may remove its own."""
+        ...
+
+    def finish(self, entry: Journal) -> None:
+        """Remove what only the migration needed; nobody waits for it."""
         ...
 
     def runs(self, store: Store, entry: Journal) -> bool:

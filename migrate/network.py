@@ -70,10 +70,14 @@ class NetworkConfig:
 def _check_name(field: str, value: str) -> None:
     if not value:
         raise InvalidNetwork(field=field, value=value, reason="it is missing")
-    if len(value) > INTERFACE_NAME or value in (".", "..") or any(
-        char in "/:" or char.isspace() or not char.isprintable() for char in value
+    if (
+        len(value) > INTERFACE_NAME
+        or value in (".", "..")
+        or any(char in "/:" or char.isspace() or not char.isprintable() for char in value)
     ):
-        reason = f"an interface name has up to {INTERFACE_NAME} characters, no slash, colon or space"
+        reason = (
+            f"an interface name has up to {INTERFACE_NAME} characters, no slash, colon or space"
+        )
         raise InvalidNetwork(field=field, value=value, reason=reason)
 
 
@@ -106,7 +110,9 @@ def parse(text: str) -> NetworkConfig:
     for part in text.split(","):
         name, equals, value = part.strip().partition("=")
         if not equals:
-            raise InvalidNetwork(field=name or "network", value=text, reason="write it as name=value")
+            raise InvalidNetwork(
+                field=name or "network", value=text, reason="write it as name=value"
+            )
         if name in values:
             raise InvalidNetwork(field=name, value=value, reason="it is given twice")
         values[name] = value
@@ -238,6 +244,29 @@ def attach(facts: Mapping[str, Any]) -> None:
     with _routes() as host:
         bridge = _bridge(host, facts["bridge"])
         _link_set(host, facts, master=bridge["index"])
+
+
+class Port:
+    """The host's end, held ready where time counts: `attach` is one message to the kernel."""
+
+    __slots__ = ("_bridge", "_facts", "_host")
+
+    def __init__(self, facts: Mapping[str, Any]) -> None:
+        self._facts = facts
+        self._host = _routes()
+        try:
+            self._bridge = _bridge(self._host, facts["bridge"])["index"]
+        except BaseException:
+            self._host.close()
+            raise
+
+    def attach(self) -> None:
+        """Make it a port of its bridge."""
+        _link_set(self._host, self._facts, master=self._bridge)
+
+    def close(self) -> None:
+        """It is of no more use; the port stays as it is."""
+        self._host.close()
 
 
 def detach(facts: Mapping[str, Any]) -> None:

@@ -90,7 +90,7 @@ class RealSource:
         on_frozen: Callable[[Frozen], None],
     ) -> None:
         """See Source."""
-        from ocimig.migrate import checkpoint
+        from ocimig.migrate import checkpoint, dump_request
 
         def frozen_there(frozen: checkpoint.Frozen) -> None:
             self._frozen = frozen
@@ -101,7 +101,7 @@ class RealSource:
         checkpoint.checkpoint(
             store,
             state.id,
-            checkpoint.CheckpointOptions(
+            dump_request.CheckpointOptions(
                 image_path=str(entry.facts["images"]),
                 work_path=os.path.join(entry.home, "criu"),
                 tcp_established=not options.tcp_close,
