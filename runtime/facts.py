@@ -36,10 +36,11 @@ def preserved(count: int) -> "tuple[int, list[str]]":
             env.append(f"LISTEN_FDNAMES={os.environ['LISTEN_FDNAMES']}")
     for number in range(total):
         try:
-            os.fstat(3 + number)
+            given = os.get_inheritable(3 + number)
         except OSError:
-            raise BadDescriptor(number=number, count=total) from None
-        os.set_inheritable(3 + number, True)
+            given = False
+        if not given:  # what we opened ourselves, such as the log, is close-on-exec
+            raise BadDescriptor(number=number, count=total)
     return total, env
 
 

@@ -19,6 +19,13 @@ IPC_SYSCTLS = frozenset(
         "kernel.shmmax", "kernel.shmmni", "kernel.shm_rmid_forced",
     )
 )  # fmt: skip
+# Files of /proc that lxcfs and others serve instead of the kernel, as runc allows them.
+SERVED = frozenset(
+    (
+        "cpuinfo", "diskstats", "loadavg", "meminfo", "slabinfo", "stat", "swaps",
+        "sys/crypto/fips_enabled", "sys/kernel/ns_last_pid", "uptime",
+    )
+)  # fmt: skip
 NEWEST_MINOR = 3
 # Known and checked, but not done: refused, because a container that runs without them would not be
 # the one that was asked for.
@@ -134,6 +141,9 @@ def _mounts(mounts: "Any", problems: "Problems") -> None:
     for number, mount in enumerate(mounts):
         where = f"mounts[{number}]"
         options = mount.get("options") or ()
+        if _inside_proc(mount["destination"]):
+            words = f"{shown(mount['destination'])} cannot be mounted on because it is inside /proc"
+            problems.append((where + ".destination", words))
         uids, gids = mount.get("uidMappings"), mount.get("gidMappings")
         if bool(uids) != bool(gids):
             words = "id-mapped mounts must have both uid and gid mappings specified"
@@ -146,6 +156,17 @@ def _mounts(mounts: "Any", problems: "Problems") -> None:
             problems.append(
                 (where + ".options", "are longer than the 4096 bytes that mount(2) takes")
             )
+
+
+def _inside_proc(path: str) -> bool:
+    """Whether it covers a part of /proc that the kernel alone may serve (CVE-2019-16884)."""
+    parts: list[str] = []
+    for part in path.split("/"):
+        if part == "..":
+            parts = parts[:-1]
+        elif part not in {"", "."}:
+            parts.append(part)
+    return len(parts) > 1 and parts[0] == "proc" and "/".join(parts[1:]) not in SERVED
 
 
 def _mappings(spec: "Doc", linux: "Doc", spaces: "dict[str, str]", problems: "Problems") -> None:

@@ -82,11 +82,16 @@ again:
 		}
 		if (r < 0 && errno == EEXIST) { /* a dangling link: go on with what it names */
 			ssize_t n = readlinkat(parent, name, link, sizeof link - 1);
+			int error = errno;
 			close(parent);
-			if (n <= 0 || ++links > 40)
-				return errno = n <= 0 ? ENOENT : ELOOP, -1;
-			link[n] = 0;
 			*end = saved;
+			if (++links > 40)
+				return errno = ELOOP, -1;
+			if (n < 0 && error == EINVAL) /* no link: another start has made it just now */
+				goto again;
+			if (n <= 0)
+				return errno = ENOENT, -1;
+			link[n] = 0;
 			strcpy(rest, end);
 			*at = 0;
 			if (snprintf(end = link + n, sizeof link - n, "%s", rest) >= (int)(sizeof link - n))

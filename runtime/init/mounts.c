@@ -176,7 +176,7 @@ void step_bind(struct reader *r)
 		fail("propagation of %s", target);
 	if (attach(tree, to) < 0)
 		fail("bind on %s", target);
-	close(to);
+	close(to), close(tree);
 }
 
 void step_symlink(struct reader *r)

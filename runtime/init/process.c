@@ -8,6 +8,7 @@
 #include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/personality.h>
+#include <sys/sysmacros.h>
 #include <sys/vfs.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -69,6 +70,7 @@ void step_hook(struct reader *r)
 		fail("%s hook", what);
 	if (pid == 0) {
 		setpgid(0, 0);
+		umask(022); /* ours is 0 while the root is made */
 		signal(SIGPIPE, SIG_DFL);
 		dup2(in[0], 0);
 		execve(path, argv, env);
@@ -173,7 +175,7 @@ void step_credentials(struct reader *r)
 	uint64_t set_groups = num(r), count = num(r);
 	gid_t *groups = calloc(count + 1, sizeof *groups);
 	uint64_t limited, bounding, effective, permitted, inheritable, ambient;
-	struct stat st, null;
+	struct stat st;
 
 	if (!groups)
 		fail("out of memory");
@@ -181,11 +183,10 @@ void step_credentials(struct reader *r)
 		groups[i] = num(r);
 	limited = num(r), bounding = num(r), effective = num(r), permitted = num(r);
 	inheritable = num(r), ambient = num(r);
-	int have_null = stat("/dev/null", &null) == 0;
 	for (int fd = 0; fd < 3; fd++) /* what the user writes to must be the user's; never the null device */
-		if (fstat(fd, &st) == 0 && st.st_uid != uid && !(have_null && st.st_rdev == null.st_rdev &&
-		    S_ISCHR(st.st_mode)) && fchown(fd, uid, -1) < 0 && errno != EINVAL && errno != EPERM &&
-		    errno != EROFS && errno != EBADF)
+		if (fstat(fd, &st) == 0 && st.st_uid != uid &&
+		    !(S_ISCHR(st.st_mode) && st.st_rdev == makedev(1, 3)) && fchown(fd, uid, -1) < 0 &&
+		    errno != EINVAL && errno != EPERM && errno != EROFS && errno != EBADF)
 			fail("owner of descriptor %d", fd);
 	for (int cap = 0; limited && cap < 64; cap++)
 		if (!(bounding >> cap & 1) && prctl(PR_CAPBSET_READ, cap, 0, 0, 0) == 1 &&

@@ -1,16 +1,21 @@
 /* What init hears from the launcher and says to it; the bytes are described in runtime/sync.py. */
 #include "init.h"
 #include <stdarg.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/sysmacros.h>
 
 #define FD_BATCH 200 /* descriptors a message; the kernel's limit is 253 (SCM_MAX_FD) */
 #define ANSWER_MAX (64u << 20)
+#define SPARE_FDS 64 /* beside those of the plan */
+#define SYNC_HOOKS 2 /* the root is made; runtime/sync.py */
 
 int sock = -1, step_number;
 int *fds, nfds, room, first_fd; /* descriptors that steps name by their place */
 char *state_json = "";
 uint32_t state_length;
+static struct rlimit usual_limit;
+static int raised;
 
 void send_message(uint32_t type, const void *data, uint32_t length, int fd)
 {
@@ -62,11 +67,24 @@ void read_exactly(void *data, size_t length)
 	}
 }
 
+/* A thousand mounts need more descriptors than many a caller has; the container gets the caller's limit. */
+static void raise_limit(rlim_t wanted)
+{
+	struct rlimit more;
+
+	if (getrlimit(RLIMIT_NOFILE, &usual_limit) < 0 || usual_limit.rlim_cur >= wanted)
+		return;
+	more = usual_limit;
+	more.rlim_cur = wanted < more.rlim_max ? wanted : more.rlim_max;
+	raised = setrlimit(RLIMIT_NOFILE, &more) == 0;
+}
+
 void receive_fds(uint32_t count, uint32_t opens)
 {
 	union { char space[CMSG_SPACE(FD_BATCH * sizeof(int))]; struct cmsghdr align; } control;
 
 	room = count + opens;
+	raise_limit(room + SPARE_FDS);
 	fds = calloc(room + 1, sizeof *fds);
 	while (fds && (uint32_t)nfds < count) {
 		char byte;
@@ -154,6 +172,10 @@ void wait_for_go(uint32_t code)
 {
 	uint32_t length;
 
+	if (raised && code == SYNC_HOOKS) { /* before the launcher sets the limits of the process */
+		setrlimit(RLIMIT_NOFILE, &usual_limit);
+		raised = 0;
+	}
 	send_message(MSG_SYNC, &code, sizeof code, -1);
 	read_exactly(&length, sizeof length);
 	if (length > ANSWER_MAX)
@@ -190,7 +212,7 @@ void step_open(struct reader *r)
 	if (kind == KIND_TREE || kind == KIND_NULL)
 		fd = syscall(SYS_open_tree, AT_FDCWD, path, flags);
 	else
-		fd = open(path, (kind == KIND_PATH ? O_PATH : O_RDONLY) | O_CLOEXEC);
+		fd = open(path, (kind == KIND_PATH ? O_PATH : O_RDONLY | O_NONBLOCK) | O_CLOEXEC);
 	if (fd < 0)
 		fail("open %s", path);
 	if (kind == KIND_NULL && (fstat(fd, &st) < 0 || st.st_rdev != makedev(1, 3)))
