@@ -323,7 +323,7 @@ class MountGone(OcimigError):
 class RestoreFailed(OcimigError):
     """A restore ended before the container ran; nothing of it is left."""
 
-    message = "cannot restore {id}: {reason}"
+    message = "cannot restore: {reason}"
 
 
 class LockLeftBehind(OcimigError):

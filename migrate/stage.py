@@ -86,7 +86,7 @@ class Sources:
                 missing.append(str(error.filename or item.source))
             except OSError as error:
                 reason = f"mount {item.target}: {error.strerror}"
-                raise RestoreFailed(id=where.id, reason=reason) from error
+                raise RestoreFailed(reason=reason) from error
         if missing:
             raise MountGone(paths=", ".join(sorted(set(missing))))
 
@@ -99,7 +99,7 @@ class Sources:
         """
         if manifest.parent is not None:
             reason = "a checkpoint with a parent and mapped users cannot be restored"
-            raise RestoreFailed(id=manifest.id, reason=reason)
+            raise RestoreFailed(reason=reason)
         fd = self._mounts["images"] = _tmpfs(External("images", "tmpfs", "", options=("mode=755",)))
         with Fd(os.open(".", _FLAGS, dir_fd=fd)) as copy:
             for name in manifest.files:
@@ -142,10 +142,9 @@ class Sources:
 class Places:
     """Where the things are on this host that external mounts are named after."""
 
-    __slots__ = ("bundle", "cgroups", "id", "notify")
+    __slots__ = ("bundle", "cgroups", "notify")
 
-    def __init__(self, id: str, bundle: str, cgroups: Mapping[str, str], notify: str) -> None:
-        self.id = id
+    def __init__(self, bundle: str, cgroups: Mapping[str, str], notify: str) -> None:
         self.bundle = bundle
         self.cgroups = cgroups
         self.notify = notify
@@ -263,7 +262,7 @@ def in_child(work: Callable[[], Any]) -> None:
         raise OSError(int(code or 0), words or "a helper process died")
 
 
-def make_mount_points(rootfs: str, targets: Iterable[tuple[str, bool]], id: str) -> None:
+def make_mount_points(rootfs: str, targets: Iterable[tuple[str, bool]]) -> None:
     """Make missing mount points (path, whether a directory) in the root file system, never outside it."""
     with Fd(os.open(rootfs, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as root:
         for target, directory in targets:
