@@ -231,6 +231,7 @@ class Agent:
         with suppress(LinkLost, OSError):
             self.wire.send("settled")
         self.hands.finish(held)
+        held.clear()
 
     def _await_go(self, held: Journal, pid: int) -> None:
         stat = proc.stat(pid)

@@ -30,6 +30,7 @@ class RealDestination:
     def __init__(self) -> None:
         self._netns = -1
         self._network: dict[str, Any] | None = None
+        self._wanted_network: dict[str, Any] | None = None
         self._port: Port | None = None
         self._announcer: Announcer | None = None
         self._announcing: threading.Thread | None = None
@@ -54,15 +55,16 @@ class RealDestination:
         for path in places(wanted):
             os.makedirs(path, mode=0o700, exist_ok=True)
         os.makedirs(os.path.dirname(entry.facts["images"]), mode=0o700, exist_ok=True)
-        if wanted.get("network"):
-            self._build_network(str(wanted["id"]), wanted["network"])
+        self._wanted_network = wanted.get("network")
 
-    def _build_network(self, id: str, facts_there: Mapping[str, Any]) -> None:
+    def _build_network(self, id: str, netns: int) -> dict[str, Any]:
+        """The same network, complete but joined to nothing."""
         from ocimig.migrate import network
 
-        self._netns = network.new_namespace()
-        config = network.from_facts(facts_there)
-        self._network = network.connect(self._netns, config, id, attached=False)
+        assert self._wanted_network is not None
+        config = network.from_facts(self._wanted_network)
+        self._network = network.connect(netns, config, id, attached=False)
+        return self._network
 
     def receive_files(self, wire: Wire, entry: Journal, header: Mapping[str, Any]) -> None:
         """See Destination."""
@@ -75,12 +77,23 @@ class RealDestination:
 
     def warm(self, store: Store, entry: Journal, header: Mapping[str, Any]) -> None:
         """See Destination."""
-        from ocimig.migrate import restore
+        from ocimig.migrate import network, restore
 
+        id = str(entry.facts["id"])
         self._null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        connect = None
+        if self._wanted_network and _mapped(header["config"]):
+            # Only CRIU can make a network namespace inside its user namespace: filled when it is there.
+            def connect(netns: int) -> dict[str, Any]:
+                self._netns = os.dup(netns)
+                return self._build_network(id, netns)
+
+        elif self._wanted_network:
+            self._netns = network.new_namespace()
+            self._build_network(id, self._netns)
         self._work = restore.Restoration(
             store,
-            str(entry.facts["id"]),
+            id,
             restore.RestoreOptions(
                 image_path=entry.facts["images"],
                 work_path=os.path.join(entry.home, "criu"),
@@ -89,6 +102,7 @@ class RealDestination:
                 # What was a pipe on the source ends there; whoever reads a container's output over a
                 # pipe does not move with it.
                 stdio=(self._null, self._null, self._null),
+                connect=connect,
                 netns=self._netns,
                 network=self._network,
                 verify=False,  # hashed on its way, file by file
@@ -179,6 +193,12 @@ class RealDestination:
         discard_images(entry)
         for path in reversed(entry.facts["places"]):
             _unmake(path, entry.facts["made"])
+
+
+def _mapped(config: Mapping[str, Any]) -> bool:
+    """Whether the container has a user namespace of its own."""
+    namespaces = (config.get("linux") or {}).get("namespaces") or ()
+    return any(entry.get("type") == "user" for entry in namespaces)
 
 
 def _write_manifest(directory: str, manifest: dict[str, Any], receiver: Receiver) -> None:

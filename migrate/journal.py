@@ -9,6 +9,7 @@ docs/formats/journal.md describes the records.
 
 import os
 import secrets
+import signal
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +20,7 @@ from ocimig.migrate.errors import Fenced, JournalBroken, MigrationBusy
 from ocimig.runtime.store import Store, check_id
 
 VERSION = 1
+FAILPOINT = "OCIMIG_FAILPOINT"  # SIDE:RECORD:before or :after, for tests
 KEPT = 50  # ended journals that stay for whoever wants to know what happened
 _HEXADECIMAL = frozenset("0123456789abcdefTZ-")
 
@@ -85,6 +87,7 @@ class Journal:
         if not phases.may_follow(self.side, self.phase, record):
             reason = f"{record} cannot follow {self.phase or 'nothing'} on the {self.side}"
             raise JournalBroken(path=self.path, reason=reason)
+        _failpoint(f"{self.side}:{record}:before")
         entry = {"record": record, "time": time.time(), **facts}
         fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
@@ -94,6 +97,7 @@ class Journal:
         finally:
             os.close(fd)
         self.records.append(entry)
+        _failpoint(f"{self.side}:{record}:after")
 
     def lock(self) -> files.Lock:
         """Held by whoever carries the migration out; entering raises BlockingIOError when taken."""
@@ -113,6 +117,12 @@ class Journal:
                 files.remove_tree(path)
             else:
                 os.unlink(path)
+
+
+def _failpoint(name: str) -> None:
+    """Die here, as by kill -9, when a test asks for it; tests make the matrix from the phase table."""
+    if name == os.environ.get(FAILPOINT):
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _mend(fd: int) -> None:
