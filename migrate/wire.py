@@ -213,7 +213,8 @@ class Wire:
                     return None
                 if not data:
                     raise self._ended("it ended in the middle" if self._in else "it ended")
-                self._take(data)
+                self.received += len(data)
+                self._in += data
                 needed = self._needed()
             frame = self._next(None)
             if frame is not None:
@@ -318,10 +319,6 @@ class Wire:
             raise self._ended(what)
         self.received += len(data)
         return data
-
-    def _take(self, data: bytes) -> None:
-        self.received += len(data)
-        self._in += data
 
     def _ended(self, what: str) -> LinkLost:
         said = _last_line(self.channel.stderr_tail())

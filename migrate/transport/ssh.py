@@ -1,27 +1,29 @@
 """SSH inside this process, by paramiko. Never asks for a password and never trusts a key unseen."""
 
-import base64
-import binascii
 import os
 import pwd
-import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from shlex import join
 from types import TracebackType
 from typing import Self
 
 from ocimig import log
 from ocimig.migrate.errors import (
-    HostUnreachable,
     LinkLost,
     NeedsOpenssh,
-    NotLetIn,
     TransportMissing,
 )
 from ocimig.migrate.transport import Target, known_hosts
+from ocimig.migrate.transport.dial import (
+    Settings,
+    dial,
+    key_trouble,
+    not_let_in,
+    public_half,
+    unreachable,
+)
 from ocimig.migrate.transport.known_hosts import HostKey
 from ocimig.migrate.transport.process import Tail
 
@@ -41,26 +43,9 @@ CIPHERS = (
     "aes256-ctr",
 )
 KEEPALIVE = 5  # seconds between signs of life
-DEAD_AFTER = 15  # seconds without an acknowledgement after which the kernel gives the connection up
 _DEFAULT_KEYS = ("~/.ssh/id_ed25519", "~/.ssh/id_ecdsa", "~/.ssh/id_rsa")
 _STEP = 0.25  # seconds between two looks at the clock
 _CHUNK = 1 << 15  # what one SSH packet carries
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """A target with everything ~/.ssh/config says about it."""
-
-    host: str  # as the person named it
-    address: str  # what is connected to
-    key_name: str  # what known_hosts calls it
-    port: int
-    user: str
-    identities: tuple[str, ...]
-    only_these: bool
-    known_hosts: tuple[str, ...]
-    accept_new: bool
-    timeout: float
 
 
 def settings(target: Target) -> Settings:
@@ -123,7 +108,7 @@ def connect(target: Target) -> "SshConnection":
 
 def _transport(found: Settings) -> "paramiko.Transport":
     """A connection that has let us in."""
-    transport = paramiko.Transport(_dial(found))
+    transport = paramiko.Transport(dial(found))
     try:
         _negotiate(transport, found)
         _log_in(transport, found)
@@ -132,24 +117,6 @@ def _transport(found: Settings) -> "paramiko.Transport":
         raise
     transport.set_keepalive(KEEPALIVE)
     return transport
-
-
-def _dial(found: Settings) -> socket.socket:
-    try:
-        sock = socket.create_connection((found.address, found.port), found.timeout)
-    except TimeoutError:
-        raise _unreachable(found, f"no answer within {found.timeout:g} seconds") from None
-    except socket.gaierror as error:
-        raise _unreachable(found, f"the name is not known ({error.strerror})") from None
-    except OSError as error:
-        raise _unreachable(found, (error.strerror or str(error)).lower()) from None
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DEAD_AFTER * 1000)
-    return sock
-
-
-def _unreachable(found: Settings, reason: str) -> HostUnreachable:
-    return HostUnreachable(host=found.host, port=found.port, reason=reason)
 
 
 def _negotiate(transport: "paramiko.Transport", found: Settings) -> None:
@@ -163,7 +130,7 @@ def _negotiate(transport: "paramiko.Transport", found: Settings) -> None:
         offered_key = transport.get_remote_server_key()
     except (paramiko.SSHException, OSError, EOFError) as error:
         reason = str(error).split("\n")[0] or "it hung up"
-        raise _unreachable(found, f"no SSH came about: {reason}") from None
+        raise unreachable(found, f"no SSH came about: {reason}") from None
     offered = HostKey(offered_key.get_name(), offered_key.asbytes())
     file = found.known_hosts[0]
     if not known and found.accept_new:
@@ -192,17 +159,12 @@ def _log_in(transport: "paramiko.Transport", found: Settings) -> None:
                     return
     except (paramiko.SSHException, OSError, EOFError) as error:
         reason = str(error) or "it hung up"
-        raise _not_let_in(found, [*refusals, reason.rstrip(".").lower()]) from None
+        raise not_let_in(found, [*refusals, reason.rstrip(".").lower()]) from None
     if transport.is_authenticated():
         return
     if "publickey" not in allowed:
         refusals = [f"it accepts only {', '.join(allowed)}, and ocimig shows keys only"]
-    raise _not_let_in(found, refusals or ["no key was found to show"])
-
-
-def _not_let_in(found: Settings, refusals: list[str]) -> NotLetIn:
-    reason = "; ".join(refusals)
-    return NotLetIn(user=found.user, host=found.host, port=found.port, reason=reason)
+    raise not_let_in(found, refusals or ["no key was found to show"])
 
 
 def _allowed(transport: "paramiko.Transport", user: str) -> list[str]:
@@ -246,8 +208,8 @@ def _keys(found: Settings, refusals: list[str]) -> "Iterator[tuple[str, paramiko
                 refusals.append(f"{path} is not there")
             continue
         except (paramiko.SSHException, ValueError, TypeError, OSError) as error:
-            refusals.append(f"{path} cannot be used ({_key_trouble(error)})")
-            locked |= _public_half(real)
+            refusals.append(f"{path} cannot be used ({key_trouble(error)})")
+            locked |= public_half(real)
             continue
         named.add(key.asbytes())
         yield path, key
@@ -260,22 +222,6 @@ def _keys(found: Settings, refusals: list[str]) -> "Iterator[tuple[str, paramiko
             yield f"the agent's {agent_key.get_name()}", agent_key
     finally:
         agent.close()
-
-
-def _key_trouble(error: Exception) -> str:
-    text = str(error)
-    if "password" in text.lower() or "encrypted" in text.lower():
-        return "it needs a passphrase: ssh-add it"
-    return text.split("\n")[0] or type(error).__name__
-
-
-def _public_half(path: str) -> set[bytes]:
-    """The blob of a key that we cannot open: the agent may hold it opened."""
-    try:
-        with open(f"{path}.pub", "rb") as file:
-            return {base64.b64decode(file.read(1 << 16).split()[1], validate=True)}
-    except (OSError, IndexError, binascii.Error):
-        return set()
 
 
 class SshConnection:

@@ -1,6 +1,5 @@
 """One suite over all transports: bytes, ends, statuses, and what an SSH server can do to us."""
 
-import base64
 import sys
 import threading
 import time
@@ -11,22 +10,14 @@ import pytest
 
 from ocimig.migrate.errors import (
     AgentMissing,
-    HostKeyChanged,
-    HostKeyRevoked,
-    HostKeyUnknown,
-    HostUnreachable,
     LinkLost,
-    NotLetIn,
-    NotOurProtocol,
 )
 from ocimig.migrate.transport import Channel, Connection, Target, connect
 from ocimig.migrate.transport.local import LocalConnection
 from ocimig.migrate.transport.memory import MemoryChannel, MemoryConnection
-from ocimig.migrate.wire import Wire
 from ocimig_testkit import far
 from ocimig_testkit.sshd import Sshd
 
-SSH = ("paramiko", "openssh")
 TEN_MB = 10 << 20
 Opened = tuple[Connection, tuple[str, ...]]
 
@@ -36,32 +27,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
     """One sshd for everything that does not change it."""
     with Sshd(tmp_path_factory.mktemp("sshd")) as sshd:
         yield sshd
-
-
-@pytest.fixture
-def new_server(tmp_path: Path) -> Iterator[Callable[..., Sshd]]:
-    """An sshd of this test's own, started by the test."""
-    made: list[Sshd] = []
-
-    def make(**options: object) -> Sshd:
-        made.append(Sshd(tmp_path / f"sshd{len(made)}", **options))  # type: ignore[arg-type]
-        return made[-1]
-
-    yield make
-    for sshd in made:
-        sshd.stop()
-
-
-def target(sshd: Sshd, **changes: object) -> Target:
-    """How the test reaches its server, whatever ~/.ssh holds."""
-    fields: dict[str, object] = {
-        "host": "127.0.0.1",
-        "port": sshd.port,
-        "identity": str(sshd.identity),
-        "known_hosts": str(sshd.known_hosts),
-        "config": str(sshd.config),
-    }
-    return Target(**{**fields, **changes})  # type: ignore[arg-type]
 
 
 def _far_in_memory(
@@ -90,7 +55,7 @@ def opened(request: pytest.FixtureRequest) -> Iterator[Opened]:
             yield connection, script
     else:
         sshd: Sshd = request.getfixturevalue("server")
-        with connect(target(sshd), transport=kind) as connection:
+        with connect(Target(**sshd.way()), transport=kind) as connection:
             yield connection, script
 
 
@@ -244,199 +209,6 @@ def test_arguments_arrive_as_they_are(opened: Opened) -> None:
     """No shell on the way takes anything apart."""
     text = "a b'c\"d $HOME `id` * \\ ; & ü"
     assert read_all(open_(opened, "say", text)) == text.encode()
-
-
-# ---- what only an SSH server can do
-
-
-@pytest.mark.ssh
-@pytest.mark.parametrize("transport", SSH)
-def test_an_unknown_host_is_refused_with_its_fingerprint(
-    new_server: Callable[..., Sshd], transport: str
-) -> None:
-    """Code 13; nothing is written; the hint is a command that adds this key."""
-    sshd = new_server()
-    sshd.trust()
-    sshd.start()
-    with pytest.raises(HostKeyUnknown) as caught:
-        connect(target(sshd), transport=transport)
-    assert sshd.fingerprint() in str(caught.value)
-    assert f"ssh-keyscan -p {sshd.port}" in caught.value.advice
-    assert caught.value.code == 13
-    assert sshd.known_hosts.read_text() == ""
-
-
-@pytest.mark.ssh
-@pytest.mark.parametrize("transport", SSH)
-def test_a_changed_host_key_is_refused_with_both_fingerprints(
-    new_server: Callable[..., Sshd], transport: str
-) -> None:
-    """Code 13, even for who accepts new hosts."""
-    sshd = new_server()
-    old = sshd.fingerprint()
-    sshd.replace_host_key()
-    sshd.start()
-    for accept_new in (False, True):
-        with pytest.raises(HostKeyChanged) as caught:
-            connect(target(sshd, accept_new=accept_new), transport=transport)
-        assert old in str(caught.value)
-        assert sshd.fingerprint() in str(caught.value)
-        assert "ssh-keygen" in caught.value.advice
-        assert caught.value.code == 13
-
-
-@pytest.mark.ssh
-@pytest.mark.parametrize("transport", SSH)
-def test_a_revoked_host_key_is_refused(new_server: Callable[..., Sshd], transport: str) -> None:
-    """@revoked wins over a line that knows the key."""
-    sshd = new_server()
-    with sshd.known_hosts.open("a") as file:
-        file.write(f"@revoked * {sshd.public()}\n")
-    sshd.start()
-    with pytest.raises(HostKeyRevoked) as caught:
-        connect(target(sshd), transport=transport)
-    assert sshd.fingerprint() in str(caught.value)
-
-
-@pytest.mark.ssh
-@pytest.mark.parametrize("transport", SSH)
-def test_a_new_host_can_be_accepted_once(new_server: Callable[..., Sshd], transport: str) -> None:
-    """accept_new writes the key down; the next connection needs no leave."""
-    sshd = new_server()
-    sshd.known_hosts.unlink()
-    sshd.start()
-    connect(target(sshd, accept_new=True), transport=transport).close()
-    assert sshd.public() in sshd.known_hosts.read_text()
-    connect(target(sshd), transport=transport).close()
-
-
-@pytest.mark.ssh
-@pytest.mark.parametrize("transport", SSH)
-def test_a_hashed_name_is_found(new_server: Callable[..., Sshd], transport: str) -> None:
-    """HashKnownHosts is Debian's default."""
-    import hashlib
-    import hmac
-
-    sshd = new_server()
-    salt = bytes(range(20))
-    name = f"[127.0.0.1]:{sshd.port}".encode()
-    digest = hmac.new(salt, name, hashlib.sha1).digest()
-    field = "|1|{}|{}".format(*(base64.b64encode(part).decode() for part in (salt, digest)))
-    sshd.known_hosts.write_text(f"{field} {sshd.public()}\n")
-    sshd.start()
-    connect(target(sshd), transport=transport).close()
-
-
-@pytest.mark.ssh
-@pytest.mark.parametrize("transport", SSH)
-def test_a_host_with_several_keys_shows_the_one_we_know(
-    new_server: Callable[..., Sshd], transport: str
-) -> None:
-    """Knowing only its ECDSA key is knowing it."""
-    sshd = new_server(key_types=("ed25519", "ecdsa"))
-    sshd.trust("ecdsa")
-    sshd.start()
-    connect(target(sshd), transport=transport).close()
-
-
-@pytest.mark.ssh
-@pytest.mark.parametrize("transport", SSH)
-def test_a_key_that_is_not_let_in_is_named(new_server: Callable[..., Sshd], transport: str) -> None:
-    """Code 13, the user, the host and what was tried."""
-    sshd = new_server()
-    (sshd.directory / "authorized_keys").write_text("")
-    sshd.start()
-    with pytest.raises(NotLetIn) as caught:
-        connect(target(sshd), transport=transport)
-    assert str(sshd.identity) in str(caught.value)
-    assert caught.value.code == 13
-
-
-@pytest.mark.ssh
-@pytest.mark.parametrize("transport", SSH)
-def test_a_server_that_wants_passwords_is_named(
-    new_server: Callable[..., Sshd], transport: str
-) -> None:
-    """Nobody is asked for one; the methods it accepts are shown."""
-    sshd = new_server(methods="PasswordAuthentication yes\nPubkeyAuthentication no\n")
-    sshd.start()
-    with pytest.raises(NotLetIn, match="accepts only password"):
-        connect(target(sshd), transport=transport)
-
-
-@pytest.mark.ssh
-@pytest.mark.parametrize("transport", SSH)
-def test_a_port_where_nobody_listens_is_named(server: Sshd, transport: str) -> None:
-    """Refused at once, and said so."""
-    with pytest.raises(HostUnreachable, match="connection refused") as caught:
-        connect(target(server, port=1), transport=transport)
-    assert caught.value.code == 20
-
-
-@pytest.mark.ssh
-@pytest.mark.parametrize("transport", SSH)
-def test_a_name_that_does_not_exist_is_named(server: Sshd, transport: str) -> None:
-    """.invalid never resolves (RFC 2606)."""
-    with pytest.raises(HostUnreachable, match=r"nobody\.invalid"):
-        connect(target(server, host="nobody.invalid"), transport=transport)
-
-
-@pytest.mark.ssh
-@pytest.mark.parametrize("transport", SSH)
-def test_a_host_that_never_speaks_costs_the_timeout(server: Sshd, transport: str) -> None:
-    """Something accepts and says nothing: a stalled proxy, a dead sshd."""
-    import socket
-
-    with socket.create_server(("127.0.0.1", 0)) as mute:
-        port = mute.getsockname()[1]
-        before = time.monotonic()
-        with pytest.raises(HostUnreachable):
-            connect(target(server, port=port, connect_timeout=1.0), transport=transport)
-        assert time.monotonic() - before < 10
-
-
-@pytest.mark.ssh
-@pytest.mark.parametrize("transport", SSH)
-def test_a_far_side_without_ocimig_is_named(server: Sshd, transport: str) -> None:
-    """Code 14, with the shell's words."""
-    with connect(target(server), transport=transport) as connection:
-        wire = Wire(connection.open(["/no/such/ocimig", "agent"]), program="/no/such/ocimig")
-        with pytest.raises(
-            AgentMissing, match=r"/no/such/ocimig.*[Nn]o such file|not found"
-        ) as caught:
-            wire.greet(10)
-        assert caught.value.code == 14
-
-
-@pytest.mark.ssh
-@pytest.mark.parametrize("transport", SSH)
-def test_a_far_side_that_chatters_is_quoted(
-    new_server: Callable[..., Sshd], transport: str
-) -> None:
-    """/bin/false, nologin and forced commands: what they print is in the error."""
-    sshd = new_server(extra='ForceCommand echo "this account is closed"; exit 1')
-    sshd.start()
-    with connect(target(sshd), transport=transport) as connection:
-        wire = Wire(connection.open(["ocimig", "agent"]))
-        with pytest.raises(NotOurProtocol, match="this account is closed"):
-            wire.greet(10)
-
-
-@pytest.mark.ssh
-@pytest.mark.parametrize("transport", SSH)
-def test_a_connection_that_dies_is_lost_not_ended(
-    new_server: Callable[..., Sshd], transport: str
-) -> None:
-    """A reader must never take a broken link for the end of the data."""
-    sshd = new_server()
-    sshd.start()
-    with connect(target(sshd), transport=transport) as connection:
-        channel = connection.open([sys.executable, "-IS", far.__file__, "echo"])
-        channel.write(b"x", timeout=5)
-        assert channel.read(1, timeout=10) == b"x"
-        sshd.cut()
-        with pytest.raises(LinkLost):
-            channel.read(1, timeout=10)
 
 
 def test_a_local_program_that_does_not_exist_is_named() -> None:

@@ -8,7 +8,7 @@ import subprocess
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 SSHD = "/usr/sbin/sshd"
 
@@ -40,6 +40,17 @@ class Sshd:
             _make_key(path, kind)
         (directory / "authorized_keys").write_text(self.identity.with_suffix(".pub").read_text())
         self.trust(*key_types)
+
+    def way(self, **changes: object) -> dict[str, Any]:
+        """The fields of a target that reaches this server, whatever ~/.ssh holds."""
+        return {
+            "host": "127.0.0.1",
+            "port": self.port,
+            "identity": str(self.identity),
+            "known_hosts": str(self.known_hosts),
+            "config": str(self.config),
+            **changes,
+        }
 
     def trust(self, *kinds: str) -> None:
         """Write exactly these host keys to known_hosts."""
