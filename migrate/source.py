@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ocimig import jsonio
+from ocimig import jsonio, log
 from ocimig.errors import OcimigError
 from ocimig.migrate import facts
 from ocimig.migrate.errors import CannotMove
@@ -142,7 +142,25 @@ class RealSource:
         group.kill_all(process.SIGKILL)
         group.thaw()
 
-    def let_run(self, store: Store, entry: Journal) -> None:
+    def _kept(store: Store, path: str, others: list[str]) -> str:
+    """Why the files that moved away are not removed here; "" when nobody else needs them."""
+    real = os.path.realpath(path)
+    if _within(store.root, real):
+        return f"the state of the containers lies in it ({store.root})"
+    for other in others:
+        state = load(store, other)
+        used = (state.bundle, state.rootfs) if state is not None else ()
+        for theirs in filter(None, used):
+            if _within(os.path.realpath(theirs), real) or _within(real, os.path.realpath(theirs)):
+                return f"container {other} uses {theirs}"
+    return ""
+
+
+def _within(path: str, tree: str) -> bool:
+    return path == tree or path.startswith(tree.rstrip("/") + "/")
+
+
+def let_run(self, store: Store, entry: Journal) -> None:
         """See Source."""
         let_run(store, str(entry.facts["id"]))
 
@@ -162,7 +180,11 @@ class RealSource:
         if network := entry.facts.get("network"):
             _attempt(left, f"port {network['port']}", lambda: disconnect(network))
         if not entry.facts.get("keep_source_files"):
+            others = [other for other in store.ids() if other != id]
             for path in paths:
+                if reason := _kept(store, path, others):
+                    log.warning(f"{path} is left here: {reason}")
+                    continue
                 _attempt(left, path, lambda path=path: discard(path))  # type: ignore[misc]
         _attempt(left, "images", lambda: self.discard_images(entry))
         return left

@@ -269,9 +269,7 @@ def make_mount_points(rootfs: str, targets: Iterable[tuple[str, bool]]) -> None:
             try:
                 _make_one(root, target, directory)
             except OSError as error:
-                raise RestoreFailed(
-                    id=id, reason=f"mount point {target}: {error.strerror}"
-                ) from error
+                raise RestoreFailed(reason=f"mount point {target}: {error.strerror}") from error
 
 
 def _make_one(root: int, target: str, directory: bool) -> None:
