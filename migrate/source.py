@@ -142,25 +142,7 @@ class RealSource:
         group.kill_all(process.SIGKILL)
         group.thaw()
 
-    def _kept(store: Store, path: str, others: list[str]) -> str:
-    """Why the files that moved away are not removed here; "" when nobody else needs them."""
-    real = os.path.realpath(path)
-    if _within(store.root, real):
-        return f"the state of the containers lies in it ({store.root})"
-    for other in others:
-        state = load(store, other)
-        used = (state.bundle, state.rootfs) if state is not None else ()
-        for theirs in filter(None, used):
-            if _within(os.path.realpath(theirs), real) or _within(real, os.path.realpath(theirs)):
-                return f"container {other} uses {theirs}"
-    return ""
-
-
-def _within(path: str, tree: str) -> bool:
-    return path == tree or path.startswith(tree.rstrip("/") + "/")
-
-
-def let_run(self, store: Store, entry: Journal) -> None:
+    def let_run(self, store: Store, entry: Journal) -> None:
         """See Source."""
         let_run(store, str(entry.facts["id"]))
 
@@ -194,6 +176,24 @@ def _is_the_one(state: ContainerState, entry: Journal) -> bool:
     """The container that went away, not one that was made under its name since."""
     same = (state.pid, state.start_time) == (entry.facts["pid"], entry.facts["start_time"])
     return same or state.pid == 0
+
+
+def _kept(store: Store, path: str, others: list[str]) -> str:
+    """Why the files that moved away are not removed here; "" when nobody else needs them."""
+    real = os.path.realpath(path)
+    if _within(store.root, real):
+        return f"the state of the containers lies in it ({store.root})"
+    for other in others:
+        state = load(store, other)
+        used = (state.bundle, state.rootfs) if state is not None else ()
+        for theirs in filter(None, used):
+            if _within(os.path.realpath(theirs), real) or _within(real, os.path.realpath(theirs)):
+                return f"container {other} uses {theirs}"
+    return ""
+
+
+def _within(path: str, tree: str) -> bool:
+    return path == tree or path.startswith(tree.rstrip("/") + "/")
 
 
 def let_run(store: Store, id: str) -> None:
