@@ -21,6 +21,7 @@ _KEEP = os.O_ACCMODE | os.O_APPEND | os.O_NONBLOCK | os.O_SYNC | os.O_DSYNC
 # Links of /proc/PID/fd that CRIU handles by themselves although their mount is in no mountinfo.
 _NO_PATH = ("pipe:", "socket:", "anon_inode:", "/memfd:", "/SYSV", "/anon_hugepage", "mnt:", "net:",
             "pid:", "user:", "uts:", "ipc:", "cgroup:", "time:")  # fmt: skip
+_KINDS = {stat.S_IFREG, stat.S_IFCHR, stat.S_IFDIR, stat.S_IFIFO}
 _NEVER = {
     "anon_inode:[io_uring]": "an io_uring",
     "anon_inode:[userfaultfd]": "a userfaultfd",
@@ -113,9 +114,7 @@ def _host_file(pid: int, number: int, mounts: Collection[int]) -> HostFile | Non
         there = os.stat(link)
     except (FileNotFoundError, ProcessLookupError):
         return None
-    if not (
-        stat.S_ISREG(there.st_mode) or stat.S_ISCHR(there.st_mode) or stat.S_ISDIR(there.st_mode)
-    ):
+    if stat.S_IFMT(there.st_mode) not in _KINDS:
         return None
     if stat.S_ISCHR(there.st_mode) and os.major(there.st_rdev) in {4, 5, 136, 137, 138, 139}:
         return None  # terminals have their own rules (--shell-job)
@@ -137,6 +136,18 @@ def unsupported(pids: Iterable[int]) -> list[str]:
             if what and text not in found:
                 found.append(text)
     return found
+
+
+def foreign_sockets(pid: int, given: Sequence[str]) -> list[int]:
+    """Standard streams that are sockets of the host's network namespace: CRIU does not find them."""
+    if os.path.samefile(f"/proc/{pid}/ns/net", "/proc/self/ns/net"):
+        return []
+    now = streams(pid)
+    return [
+        number
+        for number, name in enumerate(given[:3])
+        if name.startswith("socket:") and now[number] == name
+    ]
 
 
 def _name(pid: int) -> str:
@@ -192,6 +203,8 @@ def _open_checked(name: str, flags: int, mode: int) -> int:
         flags |= os.O_CREAT
     if stat.S_ISDIR(mode):
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
+    if stat.S_ISFIFO(mode):
+        flags = flags & ~os.O_ACCMODE | os.O_RDWR  # a fifo without a reader would make us wait
     fd = os.open(name, flags, 0o600)
     if stat.S_IFMT(os.fstat(fd).st_mode) != stat.S_IFMT(mode):
         os.close(fd)

@@ -85,6 +85,14 @@ def refuse(
         )
 
 
+    outside = descriptors.foreign_sockets(state.pid, state.descriptors)
+    if outside:
+        raise NotCheckpointable(
+            reason=f"descriptor {outside[0]} is a socket of the host, which criu cannot save",
+            remedy="start the container with a pipe or a file there",
+        )
+
+
 def _refuse_options(wanted: CheckpointOptions) -> None:
     if os.path.isabs(wanted.parent_path):
         raise BadOption(option="parent-path", reason="it has to be relative to the image path")
