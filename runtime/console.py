@@ -137,6 +137,10 @@ class Relay:
         except termios.error:  # the terminal is gone: nothing is left to restore
             pass
 
+    def is_raw(self) -> bool:
+        """Whether stdin is a terminal that we have made raw."""
+        return self._saved is not None
+
     def resize(self) -> None:
         """Give the pty the size of our terminal, where we have one."""
         for fd in (self.stdin, self.stdout):
@@ -154,7 +158,8 @@ class Relay:
         signals: "Signals | None" = None,
         forward: "Callable[[int], None] | None" = None,
     ) -> None:
-        """Copy until the pty closes, or the process of `pidfd` ended and its output is read.
+        """Copy until the pty closes, our terminal goes away, or the process of `pidfd` has ended
+        and its output is read.
 
         SIGWINCH resizes; every other signal goes to `forward`.
         """
@@ -170,6 +175,7 @@ class _Copy:
 
     __slots__ = (
         "forward",
+        "hung_up",
         "input_open",
         "pidfd",
         "relay",
@@ -193,6 +199,7 @@ class _Copy:
         self.typed = b""  # from stdin, not yet taken by the pty
         self.waiting = b""  # from the pty, not yet taken by stdout
         self.input_open = self.stdout_open = True
+        self.hung_up = False
 
     def run(self) -> None:
         master, pidfd = self.relay.master, self.pidfd
@@ -206,7 +213,7 @@ class _Copy:
                 self._from_stdin(events)
                 self._to_master(events)
                 self._to_stdout(events)
-                open_ = self._from_master(events)
+                open_ = self._from_master(events) and not self.hung_up
                 if pidfd in events and pidfd >= 0 and master not in events:
                     break
             while self.waiting and self.stdout_open:
@@ -254,6 +261,9 @@ class _Copy:
             self.typed += data
             return
         self.input_open = False
+        if self.relay.is_raw():  # the person is gone: a raw terminal ends in no other way
+            self.hung_up = True
+            return
         self.typed += _end_of_input(self.relay.master)
 
     def _to_master(self, events: "dict[int, int]") -> None:

@@ -62,6 +62,8 @@ class Foreground:
         if self.terminal and self.master >= 0:
             with console.Relay(self.master) as relay:
                 relay.run(self.pidfd, self.signals, self._forward)
+            os.close(self.master)  # where the process still runs, its terminal is hung up
+            self.master = -1
         self._wait()
         _, status = os.waitpid(self.pid, 0)
         self._reap_orphans()

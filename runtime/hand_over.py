@@ -23,6 +23,10 @@ def hand_over(started: launch.Launch, options: "CreateOptions | ExecOptions") ->
         finally:
             os.close(master)
             master = -1
+    elif master >= 0:
+        from ocimig.runtime import console
+
+        console.Relay(master).resize()  # before the program asks for it
     if options.pidfd_socket:
         from ocimig.runtime import console
 

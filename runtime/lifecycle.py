@@ -193,8 +193,12 @@ def _delete_locked(store: "Store", id: str, force: bool) -> None:
         raise NotStopped(id=id, status=status)
     end(state)
     _unmount(state.mounts)
-    _poststop(store, state)
+    hooks = _poststop_hooks(store, state)
     store.remove(id)
+    if hooks:  # of a container that is gone already, says the specification
+        from ocimig.runtime import hooks as runner
+
+        runner.run_all(hooks, hook_document(state, facts.STOPPED), "poststop")
 
 
 def end(state: "ContainerState") -> None:
@@ -287,16 +291,12 @@ def _unmount(paths: "list[str]") -> None:
                 raise
 
 
-def _poststop(store: "Store", state: "ContainerState") -> None:
+def _poststop_hooks(store: "Store", state: "ContainerState") -> "list[dict[str, Any]]":
     try:
-        hooks = (store.config(state.id).get("hooks") or {}).get("poststop")
+        return (store.config(state.id).get("hooks") or {}).get("poststop") or []
     except (NoSuchContainer, StateUnreadable) as error:
         log.warning(f"container {state.id}: no poststop hooks were run: {error}")
-        return
-    if hooks:
-        from ocimig.runtime import hooks as runner
-
-        runner.run_all(hooks, hook_document(state, facts.STOPPED), "poststop")
+        return []
 
 
 class _Exclusive:

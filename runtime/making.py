@@ -7,6 +7,7 @@ from ocimig.errors import OcimigError
 from ocimig.runtime import facts as host
 from ocimig.runtime import hand_over, launch, mounts, plan, sync
 from ocimig.runtime.bundle import load_spec, rootfs_of
+from ocimig.runtime.linux import proc
 from ocimig.runtime.state import CREATED, ContainerState
 
 TYPE_CHECKING = False
@@ -125,7 +126,9 @@ class Making:
         facts.cgroup_joins = self.cgroup.joins()
         new, joined = plan.namespaces(self.spec)
         mapped = "user" in new or "user" in joined
-        if not mapped:  # a mapped root may not write to it, and a failed clone3 kills a new pid namespace
+        if (
+            not mapped
+        ):  # a mapped root may not write to it, and a failed clone3 kills a new pid namespace
             facts.cgroup_fork = self.cgroup.fork_into()
         for index, mount in enumerate(self.spec.get("mounts") or []):
             if mount.get("type") in {"cgroup", "cgroup2"} and not mounts.is_bind(mount):
@@ -193,7 +196,7 @@ class Making:
         document = self.document("creating")
         hooks.run(wanted.get("prestart") or [], document, "prestart")
         hooks.run(wanted.get("createRuntime") or [], document, "createRuntime")
-        return jsonio.dumps({**document, "status": CREATED}).encode()
+        return self._inside(document)
 
     def _ready(self, started: launch.Launch) -> bytes:
         if sync.LISTENER in started.received:
@@ -207,7 +210,15 @@ class Making:
             self.notify.bind()
         if self.arm is not None:
             self.arm()
+        if (self.spec.get("hooks") or {}).get("startContainer"):
+            return self._inside(self.document(CREATED))
         return b""
+
+    def _inside(self, document: "dict[str, Any]") -> bytes:
+        """The state as a hook in the container's namespaces reads it: with the pid as seen there."""
+        lines = proc.status(self.state.pid) or {}
+        inside = lines.get("NSpid", "").split()[-1:] or [str(self.state.pid)]
+        return jsonio.dumps({**document, "pid": int(inside[0])}).encode()
 
     def document(self, status_: str) -> "dict[str, Any]":
         """The state as hooks get it."""
