@@ -17,6 +17,7 @@ A link that ends before `go` aborts; one that ends after it changes nothing. Wit
 time that `reserve` named, the agent writes ABORTED by itself and refuses a later `go`.
 """
 
+import errno
 import os
 import threading
 import time
@@ -24,8 +25,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from ocimig import log
-from ocimig.errors import OcimigError
+from ocimig import jsonio, log
+from ocimig.errors import NoSpace, OcimigError, SystemFailure
 from ocimig.files import Lock
 from ocimig.migrate import facts, hands, images, journal, phases
 from ocimig.migrate.errors import BrokenFrame, Fenced, GoRefused, LinkLost, MigrationFailed
@@ -80,6 +81,9 @@ class Agent:
         except OcimigError as error:
             self._undo(str(error))
             self._complain(error)
+        except OSError as error:
+            self._undo(str(error))
+            self._complain(_in_words(error))
         except BaseException as error:
             self._undo(f"{type(error).__name__}: {error}")
             self._complain(error)
@@ -134,6 +138,9 @@ class Agent:
         check_id(id)
         if self.journal is not None:
             raise BrokenFrame(host=self.wire.host, reason="a second reservation")
+        for path in hands.places(wanted):
+            if not os.path.isabs(path) or os.path.normpath(path) != path or path == "/":
+                raise BrokenFrame(host=self.wire.host, reason=f"{path!r} is no place for files")
         self.hands.check_free(self.store, id, wanted)
         journal.prune(self.store)
         epoch = int(wanted["epoch"])
@@ -171,7 +178,7 @@ class Agent:
         held = self._held("RESERVED")
         began = time.monotonic()
         with self.wire.beating():
-            self.hands.warm(self.store, held, frame.header)
+            self.hands.warm(self.store, held, _document(frame))
         self._step("warm", began)
         self.wire.send("warmed")
 
@@ -209,7 +216,7 @@ class Agent:
             began = time.monotonic()
 
         try:
-            pid = self.hands.restore(self.store, held, frame.header, self.receiver, on_restored)
+            pid = self.hands.restore(self.store, held, _document(frame), self.receiver, on_restored)
         except BaseException as error:
             if held.phase != "GO":
                 raise
@@ -281,6 +288,24 @@ class Agent:
     def _step(self, name: str, began: float) -> None:
         now = time.monotonic()
         self.steps.append({"name": name, "begin": began - self.began, "seconds": now - began})
+
+
+def _document(frame: Frame) -> dict[str, Any]:
+    """The payload of a frame whose document may be larger than a header."""
+    try:
+        value = jsonio.loads(frame.payload)
+    except ValueError as error:
+        raise BrokenFrame(host="the source", reason=f"{frame.kind}: {error}") from None
+    if not isinstance(value, dict):
+        raise BrokenFrame(host="the source", reason=f"{frame.kind} is not an object")
+    return value
+
+
+def _in_words(error: OSError) -> OcimigError:
+    """An error of the kernel that nobody expected, as one that the source can show."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NoSpace(path=error.filename or "its disk")
+    return SystemFailure.of("the migration", error)
 
 
 def settle(store: Store, entry: Journal, deeds: Destination) -> bool:

@@ -75,14 +75,14 @@ class RealDestination:
         # Its names are durable before the source removes its own: see settled().
         rootfs.receive(wire, str(header["path"]), fresh=header.get("pass") == 1, sync=False)
 
-    def warm(self, store: Store, entry: Journal, header: Mapping[str, Any]) -> None:
+    def warm(self, store: Store, entry: Journal, foreseen: Mapping[str, Any]) -> None:
         """See Destination."""
         from ocimig.migrate import network, restore
 
         id = str(entry.facts["id"])
         self._null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         connect = None
-        if self._wanted_network and _mapped(header["config"]):
+        if self._wanted_network and _mapped(foreseen["config"]):
             # Only CRIU can make a network namespace inside its user namespace: filled when it is there.
             def connect(netns: int) -> dict[str, Any]:
                 self._netns = os.dup(netns)
@@ -98,17 +98,18 @@ class RealDestination:
                 image_path=entry.facts["images"],
                 work_path=os.path.join(entry.home, "criu"),
                 bundle=entry.facts["bundle"],
-                tcp_close=bool(header.get("tcp_close")),
+                tcp_close=bool(foreseen.get("tcp_close")),
                 # What was a pipe on the source ends there; whoever reads a container's output over a
                 # pipe does not move with it.
                 stdio=(self._null, self._null, self._null),
+                systemd_cgroup=bool(foreseen.get("systemd")),
                 connect=connect,
                 netns=self._netns,
                 network=self._network,
                 verify=False,  # hashed on its way, file by file
             ),
         )
-        self._work.prepare(dict(header["config"]), foreseen=header.get("foreseen"))
+        self._work.prepare(dict(foreseen["config"]), foreseen=foreseen.get("foreseen"))
 
     def restore(
         self,
@@ -216,7 +217,7 @@ def _write_manifest(directory: str, manifest: dict[str, Any], receiver: Receiver
 
 def _came_with(state: ContainerState, entry: Journal) -> bool:
     """Whether the container was restored from the images of this migration."""
-    return os.path.abspath(state.image or "/") == os.path.abspath(entry.facts["images"])
+    return os.path.abspath(state.image or "/") == os.path.abspath(str(entry.facts["images"]))
 
 
 def _unmake(path: str, made: list[str]) -> None:

@@ -10,7 +10,7 @@ from ocimig.criu_images.errors import BadOption
 from ocimig.migrate import descriptors
 from ocimig.migrate.errors import NotCheckpointable
 from ocimig.runtime import state as facts
-from ocimig.runtime.errors import NotRunning
+from ocimig.runtime.errors import Held, NotRunning
 from ocimig.runtime.linux import namespaces, proc
 from ocimig.runtime.state import ContainerState
 from ocimig.runtime.store import Store
@@ -71,6 +71,8 @@ def refuse(
     if os.geteuid():
         raise NotCheckpointable(reason="criu needs root", remedy="run this as root")
     _refuse_options(wanted)
+    if held := state.extra.get("held"):
+        raise Held(id=state.id, migration=str(held))
     for entry in spec.get("linux", {}).get("namespaces") or []:
         if entry.get("path") and entry["type"] in {"user", "mount", "time", "cgroup"}:
             raise NotCheckpointable(
@@ -83,7 +85,6 @@ def refuse(
             reason="criu cannot save what these processes hold: " + ", ".join(found),
             remedy="turn it off in the program, or deny it by seccomp",
         )
-
 
     outside = descriptors.foreign_sockets(state.pid, state.descriptors)
     if outside:

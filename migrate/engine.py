@@ -4,6 +4,7 @@ The order of the writes in here is the safety of a migration (security.md 4):
 COMMIT-INTENT is durable before `go` leaves, and after it only the destination's word counts.
 """
 
+import errno
 import os
 import shlex
 import time
@@ -12,8 +13,8 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from ocimig import log
-from ocimig.errors import Interrupted, OcimigError
+from ocimig import jsonio, log
+from ocimig.errors import Interrupted, NoSpace, OcimigError
 from ocimig.migrate import facts, images, journal, phases, preflight, report
 from ocimig.migrate.errors import (
     FarFailure,
@@ -237,7 +238,8 @@ class _Migration:
             self._send_files(wire, 1, [])
         with self.progress.span("get ready there"):
             foreseen = self.hands.foresee(self.state, self.spec)
-            wire.send("warm", {**foreseen, "tcp_close": self.options.tcp_close})
+            foreseen["tcp_close"] = self.options.tcp_close
+            wire.send("warm", None, jsonio.dumps(foreseen).encode())
             wire.expect("warmed", timeout=SILENCE)
 
     def _send_files(self, wire: Wire, number: int, pids: list[int]) -> None:
@@ -278,8 +280,8 @@ class _Migration:
             )
             self._expect(wire, "shipped")
         with self.progress.span("prepare there"):
-            wire.send("prepare", frozen.request)
-            self.hands.hold(self.state)
+            wire.send("prepare", None, jsonio.dumps(frozen.request).encode())
+            self.hands.hold(self.store, self.state, entry.migration)
             self.there += self._expect(wire, "prepared").header.get("steps", [])
         self.progress.enter(PREPARED)
         entry.write("PREPARED")
@@ -353,7 +355,7 @@ class _Migration:
         if isinstance(error, FarFailure) and error.code not in (0, 1, 20):
             code = error.code
         else:
-            code = 15 if isinstance(error, OcimigError) and error.code == 15 else 20
+            code = 15 if _is_full(error) else 20
         if not isinstance(error, OcimigError | OSError):
             return error  # a mistake of ours: its traceback says more than any sentence
         advice = error.advice if isinstance(error, OcimigError) else ""
@@ -394,6 +396,11 @@ class _Migration:
             findings=tuple(self.findings),
             notes=tuple(self.notes),
         )
+
+
+def _is_full(error: BaseException) -> bool:
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return full or (isinstance(error, OcimigError) and error.code == NoSpace.code)
 
 
 def _reach(target: Target) -> dict[str, Any]:

@@ -232,6 +232,11 @@ def container(state: ContainerState, spec: Mapping[str, Any]) -> dict[str, Any]:
             entry.get("type") == "pid"
             for entry in (spec.get("linux") or {}).get("namespaces") or ()
         ),
+        "pipes": [
+            number
+            for number, name in enumerate(state.descriptors[:3])
+            if name.startswith(("pipe:", "socket:"))
+        ],
         "objects": [found for pid in pids for found in objects(pid)],
         "connections": connections(state.pid),
     }

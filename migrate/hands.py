@@ -70,7 +70,7 @@ class Source(Protocol):
         """Freeze and dump; when `on_frozen` raises, the container runs again."""
         ...
 
-    def hold(self, state: ContainerState) -> None:
+    def hold(self, store: Store, state: ContainerState, migration: str) -> None:
         """Keep it frozen and cut off even when CRIU and we die."""
         ...
 
@@ -106,7 +106,7 @@ class Destination(Protocol):
         """Take what `send_files` sends."""
         ...
 
-    def warm(self, store: Store, entry: Journal, header: Mapping[str, Any]) -> None:
+    def warm(self, store: Store, entry: Journal, foreseen: Mapping[str, Any]) -> None:
         """Take the name and get CRIU ready, while the container still runs on the source."""
         ...
 

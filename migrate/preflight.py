@@ -250,3 +250,9 @@ def _inside(container: Facts) -> Iterator[Finding]:
     if container["terminal"]:
         text = "the container has a terminal, whose other end stays on this host"
         yield Finding(WARN, "terminal", text, "run it without a terminal")
+    if container["pipes"]:
+        names = [("input", "output", "error output")[number] for number in container["pipes"]]
+        text = f"its standard {' and '.join(names)} ends on this host and becomes /dev/null there"
+        yield Finding(
+            WARN, "pipes", text, "start it with its output in a file, or let it log by itself"
+        )

@@ -16,7 +16,7 @@ from ocimig.criu_images import binary, features, options, rpc
 from ocimig.criu_images.image import CheckpointImage, Manifest
 from ocimig.errors import OcimigError
 from ocimig.files import Fd
-from ocimig.migrate import descriptors, restore_request, stage
+from ocimig.migrate import descriptors, journal, restore_request, stage
 from ocimig.migrate.errors import RestoreFailed
 from ocimig.migrate.external import External
 from ocimig.migrate.restore_network import RestoredNetwork
@@ -35,6 +35,7 @@ def restore(
 ) -> ContainerState:
     """Restore a container; it runs when this returns. `on_restored(pid)` is called when it is whole
     and not yet running: raising there kills it and leaves nothing."""
+    journal.check_fence(store, id)
     with Restoration(store, id, wanted) as work:
         state = work.run(on_restored=on_restored)
         work.settle()
@@ -46,6 +47,7 @@ def restore_and_wait(store: Store, id: str, wanted: RestoreOptions) -> int:
     its exit code."""
     from ocimig.runtime import foreground
 
+    journal.check_fence(store, id)
     if wanted.detach:
         restore(store, id, wanted)
         return 0

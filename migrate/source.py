@@ -79,7 +79,11 @@ class RealSource:
         import ocimig.migrate.network  # noqa: F401  pyroute2 takes 120 ms
         from ocimig.migrate import checkpoint
 
-        return {"config": spec, "foreseen": checkpoint.foresee(state)}
+        return {
+            "config": spec,
+            "foreseen": checkpoint.foresee(state),
+            "systemd": bool(state.systemd_unit),
+        }
 
     def dump(
         self,
@@ -115,10 +119,12 @@ class RealSource:
             on_frozen=frozen_there,
         )
 
-    def hold(self, state: ContainerState) -> None:
+    def hold(self, store: Store, state: ContainerState, migration: str) -> None:
         """See Source."""
         if self._frozen is not None:
             self._frozen.held = True  # from here on not even its failure may thaw or unlock
+        state.extra["held"] = migration
+        store.save(state)
         if state.cgroups:
             from ocimig.runtime import cgroups
 
@@ -208,6 +214,8 @@ def let_run(store: Store, id: str) -> None:
         return
     if state.network:
         network.attach(state.network)
+    if state.extra.pop("held", None):
+        store.save(state)
     namespace = network.open_namespace(state.pid)
     try:
         if not _is_ours(namespace):

@@ -49,6 +49,17 @@ class Busy(OcimigError):
         super().__init__(id=id)
 
 
+class Held(OcimigError):
+    """A migration gave the container away and does not know yet whether it runs on the other host."""
+
+    message = "container {id} is held by migration {migration}, which is in doubt"
+    hint = "settle it: ocimig migrate --resume {id}"
+    code = 21
+
+    def __init__(self, *, id: str, migration: str) -> None:
+        super().__init__(id=id, migration=migration)
+
+
 class StateUnreadable(OcimigError):
     """The state file is damaged or was written by a newer version."""
 

@@ -8,6 +8,7 @@ from ocimig import files, log
 from ocimig.runtime import state as facts
 from ocimig.runtime.errors import (
     Busy,
+    Held,
     NoSuchContainer,
     NotPaused,
     NotRunning,
@@ -152,13 +153,15 @@ def pause(store: "Store", id: str) -> None:
 
 
 def resume(store: "Store", id: str) -> None:
-    """Let a paused container run on. Raises NotPaused."""
+    """Let a paused container run on. Raises NotPaused, or Held where another host may run it."""
     with _Exclusive(store, id):
         state = store.load(id)
         status = facts.status(state, store)
         group = _cgroup(state)
         if status != facts.PAUSED or group is None:
             raise NotPaused(id=id, status=status)
+        if held := state.extra.get("held"):
+            raise Held(id=id, migration=str(held))
         group.thaw()
 
 

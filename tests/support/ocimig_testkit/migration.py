@@ -136,7 +136,7 @@ class FakeSource:
             raise
         self.world.do("end", here="gone")
 
-    def hold(self, state: ContainerState) -> None:
+    def hold(self, store: Store, state: ContainerState, migration: str) -> None:
         """See Source."""
         self.held = True
         self.world.do("hold")
@@ -183,7 +183,7 @@ class FakeDestination:
         self.world.do("files")
         wire.send("tree-done")
 
-    def warm(self, store: Store, entry: Journal, header: Mapping[str, Any]) -> None:
+    def warm(self, store: Store, entry: Journal, foreseen: Mapping[str, Any]) -> None:
         """See Destination."""
         self.world.do("warm")
 
