@@ -101,14 +101,15 @@ def test_every_option_of_create_and_run_arrives(
     """And the exit status of the process comes back from run."""
     seen = Seen(3 if verb == "run" else None)
     monkeypatch.setattr(create_room, verb, seen)
-    words = _everything(ALL[verb], "net")
+    words = _everything(ALL[verb], "net", "explain")
     assert main.run(["--root", str(tmp_path), "--systemd-cgroup", *words, "c1"]) == (
         3 if verb == "run" else 0
     )
     _, id, bundle, options = seen.positional
     assert id == "c1"
     assert bundle.endswith("/value")
-    names = {option.key.replace("-", "_") for option in ALL[verb].options} - {"bundle", "net"}
+    names = {option.key.replace("-", "_") for option in ALL[verb].options}
+    names -= {"bundle", "net", "explain"}
     assert _unset(options, {*names, "systemd_cgroup"}) == set()
     assert seen.named["connect"] is None
 
