@@ -124,6 +124,44 @@ refused:
 	fail("%s: option %s", type, *options ? *options : "");
 }
 
+/*
+ * fsconfig(2) takes 255 bytes a value, mount(2) a page for all: the lower directories of an overlay
+ * may be longer than the one. NULL where they are not, else the options in one line.
+ */
+static char *long_options(char **options)
+{
+	size_t length = 1, longest = 0;
+	char *line;
+
+	for (char **each = options; *each; each++) {
+		size_t n = strlen(*each);
+		longest = n > longest ? n : longest;
+		length += n + 1;
+	}
+	if (longest < 256)
+		return NULL;
+	if (!(line = calloc(1, length)))
+		fail("out of memory");
+	for (; *options; options++)
+		strcat(strcat(line, *options), options[1] ? "," : "");
+	return line;
+}
+
+/* By mount(2), through the descriptor of the mount point; what lies there then. */
+static int mount_by_line(const char *type, const char *source, const char *target, int to, char *line,
+			 uint64_t attributes)
+{
+	char point[32];
+
+	snprintf(point, sizeof point, "/proc/self/fd/%d", to);
+	if (mount(source, point, type, 0, line) < 0)
+		fail("mount %s on %s", type, target);
+	int tree = inside(target, O_PATH, 0);
+	if (tree < 0 || set_attr(tree, attributes, 0, 0, 0) < 0)
+		fail("options of the mount on %s", target);
+	return tree;
+}
+
 void step_mount(struct reader *r)
 {
 	char *type = str(r), *source = str(r), *target = str(r), **options = strings(r);
@@ -139,8 +177,10 @@ void step_mount(struct reader *r)
 		close(to);
 		to = real;
 	}
-	int tree = new_mount(type, source, options, copy_up ? attributes & ~MOUNT_ATTR_RDONLY : attributes);
-	if (copy_up) {
+	char *line = long_options(options);
+	int tree = line ? mount_by_line(type, source, target, to, line, attributes)
+			: new_mount(type, source, options, copy_up ? attributes & ~MOUNT_ATTR_RDONLY : attributes);
+	if (copy_up && !line) {
 		int old = openat(to, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 		int new = openat(tree, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 		struct stat st;
@@ -151,7 +191,7 @@ void step_mount(struct reader *r)
 		if (set_attr(tree, attributes & MOUNT_ATTR_RDONLY, 0, 0, 0) < 0)
 			fail("make %s read-only", target);
 	}
-	if (attach(tree, to) < 0)
+	if (!line && attach(tree, to) < 0)
 		fail("mount %s on %s", type, target);
 	if (set_attr(tree, 0, 0, propagation, 0) < 0)
 		fail("propagation of %s", target);

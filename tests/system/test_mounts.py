@@ -331,3 +331,29 @@ def test_the_owners_of_a_mount_are_mapped(ocimig: Ocimig, bundle: Bundle, data: 
     )
     answer = ocimig.run(bundle.shell("stat -c '%u %g' /data/file"), code=0)
     assert answer.out == "1000 1000\n"
+
+
+@pytest.mark.overlay
+def test_an_overlay_of_long_paths(ocimig: Ocimig, bundle: Bundle, tmp_path: Path) -> None:
+    """Lower directories of more bytes than fsconfig(2) takes at once."""
+    lower = []
+    for number in range(4):
+        path = tmp_path / f"{number}{'x' * 100}"
+        path.mkdir()
+        (path / f"file{number}").write_text(f"{number}\n")
+        lower.append(str(path))
+    for name in ("upper", "work"):
+        (tmp_path / name).mkdir()
+    mount(
+        bundle,
+        "/layers",
+        type="overlay",
+        source="overlay",
+        options=["nodev", f"lowerdir={':'.join(lower)}", f"upperdir={tmp_path}/upper",
+                 f"workdir={tmp_path}/work"],
+    )  # fmt: skip
+    script = "cat /layers/*; echo new >/layers/new; grep ' /layers ' /proc/self/mountinfo"
+    out = ocimig.run(bundle.shell(script), code=0).out
+    assert out.startswith("0\n1\n2\n3\n")
+    assert "nodev" in out
+    assert (tmp_path / "upper/new").read_text() == "new\n"
