@@ -65,7 +65,9 @@ class HostKeyUnknown(OcimigError):
     """The other host shows a key that nobody has vouched for."""
 
     message = "the host key of {host} is not known: {type} {fingerprint}"
-    hint = "compare it with the one shown on that host, then: {remedy} (or add --accept-new-host-key)"
+    hint = (
+        "compare it with the one shown on that host, then: {remedy} (or add --accept-new-host-key)"
+    )
     code = 13
 
 
@@ -96,7 +98,9 @@ class NotLetIn(OcimigError):
 class NeedsOpenssh(OcimigError):
     """The ssh configuration asks for something only the OpenSSH program does."""
 
-    message = "the ssh configuration of {host} asks for {feature}, which the built-in client cannot do"
+    message = (
+        "the ssh configuration of {host} asks for {feature}, which the built-in client cannot do"
+    )
     hint = "add --transport openssh"
     code = 2
 

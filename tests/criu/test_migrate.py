@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -266,3 +267,51 @@ def test_a_kill_at_any_record_leaves_one_owner(service: Service, point: str) -> 
     idle = hosts.b if where(service) == ["a"] else hosts.a
     if idle is hosts.b:
         assert traces(hosts.b, service) == []
+
+
+def test_what_is_in_doubt_stays_held(service: Service) -> None:
+    """Killed right after it gave the container away: nothing lets it run but the settling."""
+    service.start()
+    hosts = service.hosts
+    point = {FAILPOINT: "source:COMMIT-INTENT:after"}
+    command = service.command(hosts.a, hosts.b)
+    hosts.a.ocimig(*command, code=None, env=point, timeout=120)
+    assert hosts.a.ocimig.status(service.id) == "paused"
+    assert "--resume" in hosts.a.ocimig("resume", service.id, code=1).err
+    hosts.a.ocimig("checkpoint", "--image-path", hosts.directory / "image", service.id, code=1)
+    assert "in doubt" in hosts.a.ocimig("recover", code=21).out
+    assert "not settled" in hosts.a.ocimig(*command, code=21).err
+    assert hosts.a.ocimig.status(service.id) == "paused"
+    hosts.a.ocimig("migrate", "--resume", service.id, timeout=60)
+    service.answers()
+    assert where(service) == ["a"]
+    assert traces(hosts.b, service) == []
+    hosts.a.ocimig("recover")
+    service.move(hosts.a, hosts.b)
+    service.answers()
+
+
+@pytest.mark.parametrize("record", ["PRECOPY", "FREEZE"])
+def test_an_interrupt_rolls_back(service: Service, record: str) -> None:
+    """Ctrl-C before the commit: code 130, it runs here, nothing is left there."""
+    service.start()
+    hosts = service.hosts
+    process = hosts.a.ocimig.popen(*service.command(hosts.a, hosts.b), stderr=subprocess.PIPE)
+    with process:
+        until(lambda: _reached(hosts.a, record) or process.poll() is not None, record, 60, 0.001)
+        # the program itself, not the shell and nsenter before it: they became it by exec
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    if process.returncode == 0:  # it was faster
+        assert where(service) == ["b"]
+        return
+    assert process.returncode == 130, said
+    assert b"runs here" in said
+    service.answers()
+    assert where(service) == ["a"]
+    until(lambda: traces(hosts.b, service) == [], "the far side to clean up")
+
+
+def _reached(host: Host, record: str) -> bool:
+    journals = (host.root / ".migrations").glob("*/journal")
+    return any(f'"record":"{record}"' in path.read_text() for path in journals)
