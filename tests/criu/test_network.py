@@ -1,5 +1,6 @@
 """Established TCP connections across a checkpoint, with a peer that knows nothing of it."""
 
+import os
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -28,18 +29,19 @@ class Cable:
 
 @pytest.fixture
 def cable() -> Iterator[Cable]:
-    """10.78.0.1 here, 10.78.0.2 in the container's namespace."""
+    """An address here and one in the container's namespace, of a network that no other session uses."""
     name = f"{TOKEN}-n"
+    network = f"10.78.{os.getpid() % 250}"
     port = f"v{TOKEN}"[:14]
     ip("netns", "add", name)
     try:
         ip("link", "add", port, "type", "veth", "peer", "eth0", "netns", name)
-        ip("address", "add", "10.78.0.1/24", "dev", port)
+        ip("address", "add", f"{network}.1/24", "dev", port)
         ip("link", "set", port, "up")
-        ip("-n", name, "address", "add", "10.78.0.2/24", "dev", "eth0")
+        ip("-n", name, "address", "add", f"{network}.2/24", "dev", "eth0")
         ip("-n", name, "link", "set", "eth0", "up")
         ip("-n", name, "link", "set", "lo", "up")
-        yield Cable(f"/run/netns/{name}", "10.78.0.2")
+        yield Cable(f"/run/netns/{name}", f"{network}.2")
     finally:
         ip("netns", "delete", name)
         subprocess.run(["ip", "link", "delete", port], capture_output=True, check=False)
