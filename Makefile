@@ -8,6 +8,7 @@ CC ?= gcc
 BIN := $(VENV)/bin
 LIBRARY := $(PREFIX)/lib/ocimig
 INIT := runtime/init/ocimig-init
+PRELOAD := criu_images/preload/ocimig-preload.so
 # Below the venv: `make clean` and a new clone start from nothing.
 STAMP := $(VENV)/.made
 export PYTHONSAFEPATH := 1
@@ -34,11 +35,14 @@ $(STAMP): pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --retries 5 --editable '.[dev]'
 	@touch $@
 
-init: $(INIT) ## compile the static program that runs inside the namespaces
+init: $(INIT) $(PRELOAD) ## compile the static program that runs inside the namespaces, and CRIU's help
 
 $(INIT): $(wildcard runtime/init/*.c runtime/init/*.h) Makefile
 	$(CC) -std=gnu11 -Os -static -Wall -Wextra -Werror -fno-asynchronous-unwind-tables -ffunction-sections \
 	  -Wl,--gc-sections -Wl,-z,noexecstack -s -o $@ $(sort $(wildcard runtime/init/*.c))
+
+$(PRELOAD): criu_images/preload/preload.c Makefile
+	$(CC) -std=gnu11 -Os -shared -fPIC -fvisibility=hidden -Wall -Wextra -Werror -Wl,-z,noexecstack -s -o $@ $<
 
 check: lint types test-unit ## format-check, lint, types and the tests without privileges
 
@@ -95,5 +99,5 @@ uninstall: ## remove what `make install` wrote
 	contrib/install-program --uninstall --prefix $(PREFIX) --destdir '$(DESTDIR)'
 
 clean: ## remove what was built, the virtual environment too
-	rm -rf $(VENV) build dist src/ocimig.egg-info $(INIT) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist src/ocimig.egg-info $(INIT) $(PRELOAD) .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

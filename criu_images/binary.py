@@ -8,6 +8,8 @@ from types import ModuleType
 from ocimig.criu_images.errors import CriuMissing
 
 PREFIX = "/usr/local/lib/ocimig/criu"
+PRELOAD = os.path.join(os.path.dirname(os.path.abspath(__file__)), "preload", "ocimig-preload.so")
+_CAP_SYS_RESOURCE = 24
 _PACKAGES = "lib/python3/dist-packages"
 
 
@@ -22,7 +24,8 @@ def find() -> str:
     if os.access(own, os.X_OK):
         return own
     # A caller may have started us without PATH (podman does): the usual places are always looked at.
-    path = os.environ.get("PATH", "").split(":") + [
+    path = [
+        *os.environ.get("PATH", "").split(":"),
         "/usr/local/sbin",
         "/usr/sbin",
         "/sbin",
@@ -32,6 +35,19 @@ def find() -> str:
         if directory.startswith("/") and os.access(os.path.join(directory, "criu"), os.X_OK):
             return os.path.join(directory, "criu")
     raise CriuMissing(reason="no criu program in OCIMIG_CRIU, in " + PREFIX + " or in PATH")
+
+
+def preload() -> dict[str, str]:
+    """What CRIU needs in its environment to read the limits of other users' processes (see preload.c)."""
+    if _has(_CAP_SYS_RESOURCE) or not os.access(PRELOAD, os.R_OK):
+        return {}
+    return {"LD_PRELOAD": PRELOAD}
+
+
+def _has(capability: int) -> bool:
+    with open("/proc/self/status", encoding="utf-8", errors="replace") as status:
+        line = next((line for line in status if line.startswith("CapEff:")), "CapEff: 0")
+    return bool(int(line.split()[1], 16) >> capability & 1)
 
 
 def messages(program: str) -> ModuleType:

@@ -111,6 +111,8 @@ CAUSES = (
           "load the profile, or name another with --lsm-profile"),
     Cause(r"nested PID namespace|Nested (\S+) namespaces? .*not supported",
           "namespaces inside the container cannot be checkpointed"),
+    Cause(r"Can't get rlimit", "this host withholds CAP_SYS_RESOURCE, and a process of the container is "
+          "another user's", "compile what reads its limits another way: make init"),
     Cause(r"Operation not permitted", "the kernel did not permit an operation",
           "run as root with all capabilities"),
 )  # fmt: skip

@@ -337,6 +337,7 @@ def _become(
         # A configuration file (/etc/criu/*.conf, $CRIU_CONFIG_FILE) would override what we ask for
         # without a word; CRIU reads none with this option.
         environment = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+        environment |= binary.preload()
         os.execve(program, [program, "--no-default-config", "swrk", str(_SOCKET)], environment)
     except BaseException as error:  # noqa: BLE001  the parent raises it
         os.write(report, str(error).encode()[:4000] or b"failed")

@@ -47,6 +47,22 @@ def test_a_container_with_mapped_users(box: Box) -> None:
     box.unbroken()
 
 
+def test_processes_of_another_user_keep_their_limits(box: Box) -> None:
+    """Without CAP_SYS_RESOURCE, too, where the kernel refuses to tell root the limits of others."""
+    box.bundle.config["process"]["user"] = {"uid": 101, "gid": 102}
+    box.bundle.config["process"]["rlimits"] = [
+        {"type": "RLIMIT_NOFILE", "hard": 777, "soft": 333},
+        {"type": "RLIMIT_CORE", "hard": 4096, "soft": 0},
+    ]
+    box.run("count")
+    before = Path(f"/proc/{box.ocimig.pid(box.id)}/limits").read_text()
+    box.checkpoint()
+    box.restore()
+    box.goes_on()
+    assert Path(f"/proc/{box.ocimig.pid(box.id)}/limits").read_text() == before
+    box.unbroken()
+
+
 def test_a_cgroup_namespace_comes_back(box: Box) -> None:
     """CRIU does not make it in the mode we use; it is inherited from CRIU's own."""
     _add(box, "cgroup")

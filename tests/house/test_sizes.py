@@ -38,13 +38,15 @@ def test_no_function_is_longer_than_a_screen() -> None:
 
 
 def test_the_program_inside_the_namespaces_stays_small() -> None:
-    """The C sources together: under 1,200 lines of code, and nowhere else is there any C."""
+    """The C sources together: under 1,200 lines of code; elsewhere only what is loaded into CRIU."""
     inside = sorted((ROOT / "runtime/init").glob("*.[ch]"))
     assert inside
     assert sum(_lines_of_code(path.read_text()) for path in inside) < INIT_LINES
     kept = [path for room in ("runtime", "migrate", "criu_images", "src", "contrib")
             for path in (ROOT / room).rglob("*.[ch]")]  # fmt: skip
-    assert {path.resolve() for path in kept} == {path.resolve() for path in inside}
+    preload = ROOT / "criu_images/preload/preload.c"
+    assert {path.resolve() for path in kept} == {path.resolve() for path in [*inside, preload]}
+    assert _lines_of_code(preload.read_text()) < 100
 
 
 def _lines_of_code(text: str) -> int:
