@@ -67,6 +67,7 @@ class Held:
     owned: list[int] = field(default_factory=list)
 
     def add(self, key: str, fd: int, *, ours: bool) -> None:
+        """Hand over one more; with `ours` it is closed by `close`."""
         if key in self.keys:
             return
         self.keys.append(key)
@@ -75,6 +76,7 @@ class Held:
             self.owned.append(fd)
 
     def close(self) -> None:
+        """Close what is ours; CRIU has its own copies."""
         for fd in self.owned:
             os.close(fd)
         self.owned.clear()

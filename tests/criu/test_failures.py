@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from ocimig.criu_images.errors import CriuDied, CriuFailed, CriuStuck
+from ocimig.migrate.restore import RestoreOptions, restore
+from ocimig.runtime.store import Store
 from ocimig_testkit import until
 from ocimig_testkit.box import Box
 
@@ -184,3 +187,19 @@ def test_the_first_container_survives_a_slow_disk(box: Box) -> None:
     box.checkpoint("--leave-running")
     box.goes_on()
     box.unbroken()
+
+
+def test_a_criu_that_spins_is_killed_with_what_it_made(box: Box) -> None:
+    """Truncated pages that nobody verified: CRIU never returns and writes without end."""
+    box.run("count", "4")
+    box.checkpoint()
+    pages = box.image / "pages-1.img"
+    os.truncate(pages, pages.stat().st_size // 2)
+    store = Store(str(box.ocimig.root))
+    wanted = RestoreOptions(str(box.image), bundle=str(box.bundle.path), verify=False)
+    with pytest.raises((CriuStuck, CriuFailed, CriuDied)):
+        restore(store, box.id, wanted)
+    assert not (box.ocimig.root / box.id).exists()
+    assert _cgroups(box.id) == []
+    assert (box.image / "restore.log").stat().st_size < 1 << 30
+    (box.image / "restore.log").unlink()
