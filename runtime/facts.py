@@ -29,7 +29,9 @@ def preserved(count: int) -> "tuple[int, list[str]]":
     env = []
     listen = os.environ.get("LISTEN_FDS", "")
     total = count
-    if listen.isascii() and listen.isdigit() and int(listen):
+    # Meant for us, or (as podman says it) for the container; else they were our caller's, and are gone.
+    meant = os.environ.get("LISTEN_PID", "1") in {"1", str(os.getpid())}
+    if meant and listen.isascii() and listen.isdigit() and int(listen):
         total += int(listen)
         env = [f"LISTEN_FDS={listen}", "LISTEN_PID="]
         if "LISTEN_FDNAMES" in os.environ:

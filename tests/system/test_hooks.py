@@ -50,6 +50,7 @@ def record(bundle: Bundle, tmp_path: Path) -> Record:
     return read
 
 
+@own
 def test_all_six_run_once_in_their_order(ocimig: Ocimig, bundle: Bundle, record: Record) -> None:
     """Three at create, two at start, one at delete."""
     id = ocimig.create(bundle)
@@ -70,6 +71,7 @@ def test_run_runs_them_all_too(ocimig: Ocimig, bundle: Bundle, record: Record) -
     assert sorted(entry["hook"] for entry in record()) == sorted(ALL)
 
 
+@own
 def test_each_reads_the_state_of_its_moment(ocimig: Ocimig, bundle: Bundle, record: Record) -> None:
     """id, status, bundle, annotations; the pid as seen from where the hook runs."""
     bundle.config["annotations"] = {"a.b": "c"}
@@ -129,6 +131,7 @@ def test_the_root_is_mounted_when_the_hooks_of_create_run(
     assert out.read_text().split() == [os.readlink(f"/proc/{ocimig.pid(id)}/ns/net"), "1"]
 
 
+@own
 @pytest.mark.parametrize("name", ["prestart", "createRuntime", "createContainer"])
 @pytest.mark.parametrize("verb", ["create", "run"])
 def test_one_that_fails_at_create_leaves_nothing(

@@ -71,6 +71,7 @@ def test_a_strange_device_of_the_image_is_refused_or_harmless(
         assert "Traceback" not in answer.err
 
 
+@own
 @pytest.mark.parametrize("shape", ["fifo", "directory", "loop", "dangling", "to shadow", "sparse"])
 def test_a_strange_passwd_file_is_harmless(
     ocimig: Ocimig, bundle: Bundle, outside: Path, shape: str
@@ -93,6 +94,7 @@ def test_a_strange_passwd_file_is_harmless(
         assert answer.out == "home=/\n"
 
 
+@own
 @pytest.mark.parametrize(
     "line", ["root:x:0:0:root:/ev:il\n", "::::::\n", "root:x:0\n", "\0" * 99, "x" * 70000]
 )
@@ -166,6 +168,7 @@ def test_files_of_proc_that_others_serve_may_be_covered(
     assert ocimig.run(bundle.shell(f"cat /proc/{name}"), code=0).out == "served\n"
 
 
+@own
 def test_a_null_device_that_leads_to_the_kernel_is_not_bound(
     ocimig: Ocimig, bundle: Bundle
 ) -> None:

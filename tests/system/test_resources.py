@@ -224,6 +224,7 @@ def test_two_containers_do_not_share_a_cgroup_by_accident(ocimig: Ocimig, bundle
 # ---- what is passed through
 
 
+@own
 def test_sd_notify_reaches_the_manager(ocimig: Ocimig, bundle: Bundle, tmp_path: Path) -> None:
     """READY=1 from inside, then the pid as the host sees it; the barrier is answered."""
     manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -258,23 +259,34 @@ def test_sd_notify_reaches_the_manager(ocimig: Ocimig, bundle: Bundle, tmp_path:
     manager.close()
 
 
+@own
 def test_listen_fds_are_passed_on(ocimig: Ocimig, bundle: Bundle) -> None:
     """Socket activation: number 3 and the variables, with the pid that the container sees."""
-    listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
-    listener.listen()
+    # LISTEN_PID is the runtime's own, so the shell sets it
     bundle.shell("echo $LISTEN_FDS $LISTEN_PID $LISTEN_FDNAMES; readlink /proc/self/fd/3")
     command = ocimig.command("run", "--bundle", bundle.path, ocimig.new_id())
-    ended = subprocess.run(
-        ["bash", "-c", f'exec "$@" 3<&{listener.fileno()}', "bash", *command],
-        env={**os.environ, "LISTEN_FDS": "1", "LISTEN_PID": "1", "LISTEN_FDNAMES": "web"},
-        pass_fds=[listener.fileno()], capture_output=True, text=True, check=False, timeout=30,
-    )  # fmt: skip
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        ended = subprocess.run(
+            ["bash", "-c", f'LISTEN_PID=$$ exec "$@" 3<&{listener.fileno()}', "bash", *command],
+            env={**os.environ, "LISTEN_FDS": "1", "LISTEN_FDNAMES": "web"},
+            pass_fds=[listener.fileno()], capture_output=True, text=True, check=False, timeout=30,
+        )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     first, second = ended.stdout.splitlines()
     assert first == "1 1 web"
     assert second.startswith("socket:")
-    listener.close()
+
+
+def test_descriptors_meant_for_somebody_else_are_not_passed_on(
+    ocimig: Ocimig, bundle: Bundle
+) -> None:
+    """A service started by a socket leaves LISTEN_FDS in the environment of all it starts."""
+    bundle.shell("echo [$LISTEN_FDS]; readlink /proc/self/fd/3")
+    answer = ocimig.run(bundle, env={"LISTEN_FDS": "1", "LISTEN_PID": "999999"}, code=1)
+    assert answer.out == "[]\n"
+    assert answer.err == ""
 
 
 # ---- user and time namespaces

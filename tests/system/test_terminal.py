@@ -34,7 +34,7 @@ class Outer:
         self.slave = slave
         # a session of its own, with this terminal as the controlling one
         take = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0);" \
-               " os.execv(sys.argv[1], sys.argv[1:])"  # fmt: skip
+               " os.execvp(sys.argv[1], sys.argv[1:])"  # fmt: skip
         self.process = subprocess.Popen(
             [sys.executable, "-c", take, *argv],
             stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
