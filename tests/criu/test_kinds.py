@@ -1,6 +1,8 @@
 """Containers of many kinds: with a terminal, mapped users, more namespaces, a read-only root."""
 
 import os
+import pty
+import select
 import shutil
 from pathlib import Path
 
@@ -154,3 +156,30 @@ def test_the_image_can_be_moved(box: Box, tmp_path: Path) -> None:
     box.image = tmp_path / "elsewhere"
     box.restore()
     box.goes_on()
+
+
+def test_a_terminal_comes_to_ours_in_the_foreground(box: Box, tmp_path: Path) -> None:
+    """restore without --detach at a terminal: what is typed reaches the shell, its end is ours."""
+    box.bundle.process["terminal"] = True
+    box.bundle.argv("/bin/sh", "-c", 'while read line; do echo "heard $line"; done; exit 7')
+    with ConsoleSocket(tmp_path / "one") as console:
+        box.ocimig("run", "-d", "-b", box.bundle.path, "--console-socket", console.path, box.id)
+        console.write("first\n")
+        console.read_until("heard first")
+        box.checkpoint()
+    ours, theirs = pty.openpty()
+    try:
+        command = ("restore", "-b", box.bundle.path, "--image-path", box.image, box.id)
+        front = box.ocimig.popen(*command, stdin=theirs, stdout=theirs, stderr=theirs)
+        until(lambda: box.ocimig.status(box.id) == "running", "the restored shell", 20)
+        os.write(ours, b"second\r\x04")
+        shown = b""
+        while front.poll() is None or select.select([ours], [], [], 0)[0]:
+            if select.select([ours], [], [], 0.2)[0]:
+                shown += os.read(ours, 4096)
+        assert b"heard second" in shown
+        assert front.returncode == 7
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert box.ocimig.status(box.id) == ""
