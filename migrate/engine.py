@@ -8,12 +8,11 @@ import errno
 import os
 import shlex
 import time
-from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from ocimig import jsonio, log
+from ocimig import jsonio
 from ocimig.errors import Interrupted, NoSpace, OcimigError
 from ocimig.migrate import facts, images, journal, phases, preflight, report
 from ocimig.migrate.errors import (
@@ -30,14 +29,12 @@ from ocimig.migrate.journal import Journal
 from ocimig.migrate.phases import COMMIT, FREEZE, PRECOPY, PREFLIGHT, PREPARED, RUNNING
 from ocimig.migrate.progress import Observer, Progress, nobody
 from ocimig.migrate.report import Report
+from ocimig.migrate.settling import SILENCE, Connect, ask, clean_up, roll_back
 from ocimig.migrate.source import RealSource
-from ocimig.migrate.transport import Connection, Target, connect
+from ocimig.migrate.transport import Target, connect
 from ocimig.migrate.wire import Frame, Wire
 from ocimig.runtime.store import Store
 
-SILENCE = (
-    20.0  # seconds without a sign of life from the far side before the commit: then we roll back
-)
 DOUBT = 60.0  # seconds that the same command goes on asking after the commit, before it gives up
 ASK_AGAIN = 1.0
 
@@ -58,9 +55,6 @@ class MigrateOptions:
     patience: float = 30.0  # how long the far side waits for `go` before it aborts by itself
     doubt: float = DOUBT
     assume_destination_dead: bool = False
-
-
-Connect = Callable[[], Connection]
 
 
 def remote_argv(options: MigrateOptions) -> list[str]:
@@ -101,16 +95,6 @@ def migrate(
         if earlier is not None:
             roll_back(earlier, work.hands, store)
         return work.run()
-
-
-def roll_back(
-    entry: Journal, hands: Source, store: Store, reason: str = "its command ended"
-) -> None:
-    """Settle a source's journal that never got to the commit: the container is ours and runs."""
-    hands.let_run(store, entry)
-    entry.write("ABORTED", reason=reason)
-    hands.discard_images(entry)
-    entry.clear(keep="criu")  # its log says why
 
 
 class _Migration:
@@ -413,33 +397,3 @@ def _reach(target: Target) -> dict[str, Any]:
         "known_hosts": target.known_hosts,
         "config": target.config,
     }
-
-
-def ask(entry: Journal, connecting: Connect, argv: list[str]) -> str | None:
-    """The destination's last record; None while it does not answer."""
-    try:
-        with connecting() as connection:
-            wire = Wire(connection.open(argv), program=argv[0])
-            try:
-                wire.greet()
-                wire.send("status", {"migration": entry.migration})
-                answer = wire.expect("status", timeout=SILENCE).header
-                wire.send("bye")
-                return str(answer["phase"])
-            finally:
-                wire.close()
-    except (OcimigError, OSError) as error:
-        log.debug(f"no answer about {entry.migration}: {error}")
-        return None
-
-
-def clean_up(store: Store, entry: Journal, hands: Source) -> list[str]:
-    """Remove what is left of a container that runs on the far side; what could not be removed.
-
-    Each step is tried although another failed, and may be done twice: --resume does it again.
-    """
-    left = hands.remove(store, entry)
-    if not left:
-        entry.write("DONE")
-        entry.clear()
-    return left

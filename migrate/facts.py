@@ -238,7 +238,7 @@ def container(state: ContainerState, spec: Mapping[str, Any]) -> dict[str, Any]:
             if name.startswith(("pipe:", "socket:"))
         ],
         "objects": [found for pid in pids for found in objects(pid)],
-        "connections": connections(state.pid),
+        "connections": connections(pids),
     }
 
 
@@ -298,19 +298,33 @@ def _kind(shown: str) -> str:
     return next((kind for start, kind in _KINDS if shown.startswith(start)), "")
 
 
-def connections(pid: int) -> int:
-    """How many established TCP connections the container has, by what its namespace shows."""
-    count = 0
+def connections(pids: Sequence[int]) -> int:
+    """How many established TCP connections these processes have to somebody outside."""
+    established = set()
     for name in ("tcp", "tcp6"):
-        for line in _text(f"/proc/{pid}/net/{name}").splitlines()[1:]:
+        for line in _text(f"/proc/{pids[0]}/net/{name}").splitlines()[1:]:
             words = line.split()
-            count += len(words) > 3 and words[3] == "01" and not _loopback(words[1])
-    return count
+            if len(words) > 9 and words[3] == "01" and not _loopback(words[1]):
+                established.add(f"socket:[{words[9]}]")
+    return len(established & {name for pid in pids for name in _open_names(pid)})
+
+
+def _open_names(pid: int) -> list[str]:
+    found = []
+    try:
+        for number in os.listdir(f"/proc/{pid}/fd"):
+            found.append(os.readlink(f"/proc/{pid}/fd/{number}"))  # noqa: PERF401  keeps what it has
+    except OSError:
+        pass  # it ended, or closed one just now
+    return found
 
 
 def _loopback(local: str) -> bool:
+    """127.0.0.0/8 and ::1 as /proc/net/tcp writes them."""
     address = local.partition(":")[0]
-    return address.endswith("7F") and len(address) == 8
+    return address == "00000000000000000000000001000000" or (
+        len(address) == 8 and address.endswith("7F")
+    )
 
 
 def tree_size(roots: Sequence[str]) -> dict[str, int]:

@@ -3,13 +3,12 @@
 What is in doubt stays held: only the other host's word, or a person's, decides that (`settle`).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from ocimig import log
 from ocimig.errors import OcimigError
-from ocimig.migrate import agent, engine, journal, phases
+from ocimig.migrate import agent, journal, phases, settling
 from ocimig.migrate.destination import RealDestination
 from ocimig.migrate.engine import MigrateOptions
 from ocimig.migrate.errors import (
@@ -22,6 +21,7 @@ from ocimig.migrate.errors import (
 from ocimig.migrate.hands import Source
 from ocimig.migrate.journal import Journal
 from ocimig.migrate.report import Report
+from ocimig.migrate.settling import Connect
 from ocimig.migrate.source import RealSource
 from ocimig.migrate.transport import Target, connect
 from ocimig.runtime.store import Store
@@ -69,7 +69,7 @@ def _source(store: Store, entry: Journal) -> Recovered:
     try:
         with journal.claim_container(store, id), entry.lock():
             if not phases.committed(entry.phase):
-                engine.roll_back(entry, RealSource(), store)
+                settling.roll_back(entry, RealSource(), store)
                 return Recovered(id, f"a migration to {target} was rolled back: it runs here")
     except (MigrationBusy, BlockingIOError):
         return Recovered(id, f"a migration to {target} is under way", settled=False)
@@ -112,8 +112,6 @@ def _container(store: Store, id: str) -> list[Recovered]:
 
 # ---- --resume and --abort
 
-Connecting = Callable[[], Any]
-
 
 def resume(
     store: Store,
@@ -121,14 +119,14 @@ def resume(
     options: MigrateOptions,
     *,
     hands: Source | None = None,
-    connecting: Connecting | None = None,
+    connecting: Connect | None = None,
 ) -> Report:
     """Settle the migration of a container that has no end yet, by what the destination says."""
     entry, source, argv, reach = _unsettled(store, id, hands, connecting)
     with journal.claim_container(store, id):
         there = None
         if entry.phase == "COMMIT-INTENT":
-            there = engine.ask(entry, reach, argv)
+            there = settling.ask(entry, reach, argv)
         verdict = phases.settle(entry.phase, there)
         if verdict.verdict in (phases.HELD, phases.WAIT) and options.assume_destination_dead:
             log.warning(
@@ -149,19 +147,19 @@ def abort(
     options: MigrateOptions,
     *,
     hands: Source | None = None,
-    connecting: Connecting | None = None,
+    connecting: Connect | None = None,
 ) -> Report:
     """Take the container back, if the destination has not let it go."""
     entry, _, argv, reach = _unsettled(store, id, hands, connecting)
-    there = engine.ask(entry, reach, argv) if entry.phase == "COMMIT-INTENT" else None
+    there = settling.ask(entry, reach, argv) if entry.phase == "COMMIT-INTENT" else None
     if phases.settle(entry.phase, there).verdict == phases.THEIRS:
         raise DestinationRuns(id=id, target=entry.facts["target"])
     return resume(store, id, options, hands=hands, connecting=connecting)
 
 
 def _unsettled(
-    store: Store, id: str, hands: Source | None, connecting: Connecting | None
-) -> tuple[Journal, Source, list[str], Connecting]:
+    store: Store, id: str, hands: Source | None, connecting: Connect | None
+) -> tuple[Journal, Source, list[str], Connect]:
     entry = journal.unsettled(store, id)
     if entry is None:
         raise NoSuchMigration(id=id)
@@ -172,7 +170,7 @@ def _unsettled(
 
 
 def _ours(store: Store, entry: Journal, hands: Source, outcome: str) -> Report:
-    engine.roll_back(entry, hands, store, outcome)
+    settling.roll_back(entry, hands, store, outcome)
     return Report(str(entry.facts["id"]), entry.migration, str(entry.facts["target"]), outcome)
 
 
@@ -180,7 +178,7 @@ def _theirs(store: Store, entry: Journal, hands: Source) -> Report:
     id, target = str(entry.facts["id"]), str(entry.facts["target"])
     if entry.phase == "COMMIT-INTENT":
         entry.write("ACKED")
-    left = engine.clean_up(store, entry, hands)
+    left = settling.clean_up(store, entry, hands)
     if left:
         raise SourceLeftovers(id=id, target=target, leftovers="; ".join(left))
     return Report(id, entry.migration, target, "moved")

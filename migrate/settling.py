@@ -1,0 +1,58 @@
+"""The acts that end a migration one way or the other, for the engine and for who comes after a crash.
+
+Never decides which way: `phases.settle` does, from what both sides wrote down.
+"""
+
+from collections.abc import Callable
+
+from ocimig import log
+from ocimig.errors import OcimigError
+from ocimig.migrate.hands import Source
+from ocimig.migrate.journal import Journal
+from ocimig.migrate.transport import Connection
+from ocimig.migrate.wire import Wire
+from ocimig.runtime.store import Store
+
+SILENCE = 20.0  # seconds without a sign of life from the far side
+
+Connect = Callable[[], Connection]
+
+
+def roll_back(
+    entry: Journal, hands: Source, store: Store, reason: str = "its command ended"
+) -> None:
+    """Settle a source's journal that never got to the commit: the container is ours and runs."""
+    hands.let_run(store, entry)
+    entry.write("ABORTED", reason=reason)
+    hands.discard_images(entry)
+    entry.clear(keep="criu")  # its log says why
+
+
+def ask(entry: Journal, connecting: Connect, argv: list[str]) -> str | None:
+    """The destination's last record; None while it does not answer."""
+    try:
+        with connecting() as connection:
+            wire = Wire(connection.open(argv), program=argv[0])
+            try:
+                wire.greet()
+                wire.send("status", {"migration": entry.migration})
+                answer = wire.expect("status", timeout=SILENCE).header
+                wire.send("bye")
+                return str(answer["phase"])
+            finally:
+                wire.close()
+    except (OcimigError, OSError) as error:
+        log.debug(f"no answer about {entry.migration}: {error}")
+        return None
+
+
+def clean_up(store: Store, entry: Journal, hands: Source) -> list[str]:
+    """Remove what is left of a container that runs on the far side; what could not be removed.
+
+    Each step is tried although another failed, and may be done twice: --resume does it again.
+    """
+    left = hands.remove(store, entry)
+    if not left:
+        entry.write("DONE")
+        entry.clear()
+    return left
