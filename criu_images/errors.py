@@ -54,11 +54,3 @@ class BadImage(OcimigError):
 
     message = "checkpoint {path} cannot be used: {reason}"
     hint = "take it from a good copy; nothing was started"
-
-
-class ImageExists(OcimigError):
-    """The directory for a new checkpoint already holds one."""
-
-    message = "{path} already holds a checkpoint"
-    hint = "name another directory with --image-path, or remove this one"
-    code = 11
