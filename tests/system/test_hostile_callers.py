@@ -228,3 +228,25 @@ def test_the_state_of_another_user_is_not_readable(ocimig: Ocimig, bundle: Bundl
     for name in ("state.json", "config.json"):
         if (directory / name).exists():
             assert (directory / name).stat().st_mode & 0o077 == 0, name
+
+
+@pytest.mark.parametrize("by_link", [False, True])
+def test_exec_does_not_start_in_a_directory_of_the_host(
+    ocimig: Ocimig, bundle: Bundle, by_link: bool
+) -> None:
+    """CVE-2024-21626 for exec: by a number, or by a link that the image brought."""
+    leaked = os.open("/", os.O_RDONLY)
+    os.set_inheritable(leaked, True)
+    for number in range(3, 16):
+        (bundle.rootfs / f"work{number}").symlink_to(f"/proc/self/fd/{number}")
+    id = ocimig.launch(bundle)
+    try:
+        for number in range(3, 16):
+            path = f"/work{number}" if by_link else f"/proc/self/fd/{number}"
+            answer = ocimig.exec(
+                id, "/bin/ls", options=["--cwd", path], code=None, pass_fds=(leaked,)
+            )
+            assert answer.code != 0, answer
+            assert answer.out == ""
+    finally:
+        os.close(leaked)
