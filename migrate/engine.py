@@ -325,6 +325,9 @@ class _Migration:
         if entry.phase in ("ACKED", "DONE"):
             # It runs there; what failed was ending it here, and --resume does that again.
             return SourceLeftovers(id=self.id, target=self.target.host, leftovers=str(error))
+        if entry.phase == "COMMIT-INTENT" and not isinstance(error, MigrationFailed):
+            # Whatever went wrong after the container was given away, it gives nothing back.
+            return MigrationInDoubt(id=self.id, target=self.target.host, reason=str(error))
         reached = phases.PHASE_OF.get(entry.phase, PREFLIGHT).name
         with suppress(LinkLost, OcimigError, OSError):
             wire.send("abort", {"reason": str(error)}, timeout=5)

@@ -52,7 +52,11 @@ def clean_up(store: Store, entry: Journal, hands: Source) -> list[str]:
     Each step is tried although another failed, and may be done twice: --resume does it again.
     """
     left = hands.remove(store, entry)
-    if not left:
+    if left:
+        return left
+    try:
         entry.write("DONE")
         entry.clear()
+    except OSError as error:
+        left.append(f"journal {entry.path}: {error.strerror}")
     return left

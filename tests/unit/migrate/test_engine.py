@@ -16,6 +16,7 @@ from ocimig.migrate.errors import (
     MigrationUnsettled,
     NoSuchMigration,
     PreflightRefused,
+    SourceLeftovers,
 )
 from ocimig.migrate.progress import Event
 from ocimig_testkit.migration import OPTIONS, TARGET, FakeSource, Link, World
@@ -268,3 +269,39 @@ def test_an_earlier_migration_whose_command_died_is_rolled_back_first(
     world.here = "frozen"
     assert move(world, Link(world, monkeypatch)).outcome == "moved"
     assert journal.load(entry.path).phase == "ABORTED"
+
+
+def test_a_source_that_cannot_be_ended_is_left_over(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It runs there and is held here: code 22, and --resume ends it."""
+    world.failing["kill"] = OSError(16, "device or resource busy")
+    link = Link(world, monkeypatch)
+    with pytest.raises(SourceLeftovers) as caught:
+        move(world, link)
+    assert caught.value.code == 22
+    assert world.here == "frozen"
+    check_one_owner(world, link)
+    assert world.running() == ["there"]
+
+
+@pytest.mark.parametrize("record", ["COMMIT-INTENT", "ACKED", "DONE"])
+def test_a_full_disk_at_the_commit_gives_nothing_back(
+    record: str, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A journal that cannot be written after the commit leaves it held; before, it is rolled back."""
+    original = journal.Journal.write
+
+    def full(self: journal.Journal, name: str, **facts: Any) -> None:
+        if name == record:
+            raise OSError(28, "no space left on device")
+        original(self, name, **facts)
+
+    link = Link(world, monkeypatch)
+    with monkeypatch.context() as patch:
+        patch.setattr(journal.Journal, "write", full)
+        with pytest.raises(OcimigError):
+            move(world, link)
+    assert not world.both
+    assert world.here == {"COMMIT-INTENT": "running", "ACKED": "frozen", "DONE": "gone"}[record]
+    check_one_owner(world, link)
