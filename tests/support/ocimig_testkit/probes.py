@@ -121,6 +121,13 @@ def _init() -> str:
     return "" if os.access(program, os.X_OK) else f"{program} is not compiled: make init"
 
 
+def _systemd() -> str:
+    # in a chroot systemctl(1) ignores what it is told and ends well
+    if not os.path.isdir("/run/systemd/system"):
+        return "systemd does not run here"
+    return _try("systemctl", "show", "--property=Version")
+
+
 def _has(*names: str) -> Callable[[], str]:
     missing = [name for name in names if not find(name)]
     return lambda: f"not installed: {', '.join(missing)}" if missing else ""
@@ -135,7 +142,7 @@ MARKERS: dict[str, Callable[[], str]] = {
     "timens": lambda: _try("unshare", "--time", "true"),
     "cgroup1": _cgroup1,
     "cgroup2": _cgroup2,
-    "systemd": lambda: _try("systemctl", "show", "--property=Version"),
+    "systemd": _systemd,
     "seccomp": _seccomp,
     "overlay": _overlay,
     "xattr": _xattr,
