@@ -285,9 +285,7 @@ class _Migration:
                 )
                 answer = wire.expect("running", timeout=self.options.patience)
             self.there += answer.header.get("steps", [])
-        except FarFailure as error:
-            doubt = str(error)
-        except (LinkLost, OcimigError, OSError) as error:
+        except (OcimigError, OSError) as error:
             doubt = str(error)
         if doubt:
             self._settle_doubt(entry, doubt)

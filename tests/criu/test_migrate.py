@@ -278,7 +278,7 @@ def test_what_is_in_doubt_stays_held(service: Service) -> None:
     hosts.a.ocimig(*command, code=None, env=point, timeout=120)
     assert hosts.a.ocimig.status(service.id) == "paused"
     assert "--resume" in hosts.a.ocimig("resume", service.id, code=1).err
-    hosts.a.ocimig("checkpoint", "--image-path", hosts.directory / "image", service.id, code=1)
+    hosts.a.ocimig("checkpoint", "--image-path", hosts.directory / "image", service.id, code=21)
     assert "in doubt" in hosts.a.ocimig("recover", code=21).out
     assert "not settled" in hosts.a.ocimig(*command, code=21).err
     assert hosts.a.ocimig.status(service.id) == "paused"
