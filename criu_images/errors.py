@@ -53,4 +53,5 @@ class BadImage(OcimigError):
     """A checkpoint is not what its manifest says, or has none."""
 
     message = "checkpoint {path} cannot be used: {reason}"
+    code = 12
     hint = "take it from a good copy; nothing was started"

@@ -58,7 +58,7 @@ def test_a_full_disk_is_said_and_leaves_no_image(box: Box, small_disk: Path) -> 
     box.run("count", "32")
     box.image = small_disk / "image"
     answer = box.ocimig("checkpoint", "--image-path", box.image, box.id, code=None)
-    assert answer.code != 0
+    assert answer.code == 15
     said = answer.err
     assert "no space left" in said
     assert [path.name for path in box.image.iterdir() if path.name != "dump.log"] == []
@@ -138,7 +138,7 @@ def test_a_damaged_image_is_refused_before_criu_sees_it(box: Box, damage: str) -
         shutil.copy2(pages, box.image / "pages-2.img")
     else:
         (box.image / "manifest.json").unlink()
-    said = box.restore(code=1)
+    said = box.restore(code=12)
     assert "cannot be used" in said
     assert not (box.image / "restore.log").exists()
     assert not (box.ocimig.root / box.id).exists()
@@ -153,7 +153,7 @@ def test_a_failed_restore_leaves_nothing(box: Box) -> None:
     until(box.output.read_text, "output")
     box.checkpoint()
     (box.bundle.rootfs / "root/open").unlink()
-    said = box.restore(code=1)
+    said = box.restore(code=12)
     assert "/open" in said
     assert "log file: " in said
     assert not (box.ocimig.root / box.id).exists()

@@ -1,9 +1,9 @@
 """The exit codes, as data: for the manual and docs/exit-codes.md. Stable: scripts depend on them."""
 
-# Verbs that runc has keep runc's codes, whatever the error.
+# Verbs that runc has keep runc's codes, whatever the error; checkpoint and restore say more than 1.
 CONTRACT = (
     ("0", "done"),
-    ("1", "any error"),
+    ("1", "any error; of checkpoint and restore one without a code in the list below"),
     ("3", "there is no such verb"),
     ("130, 143", "stopped by SIGINT, by SIGTERM; what was half made was undone"),
     ("0-255", "run and exec: the status of the process, 128+N when signal N ended it"),

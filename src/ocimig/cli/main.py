@@ -166,7 +166,7 @@ def _report(error: OcimigError, call: "Call | None", program: str) -> int:
         _print_traceback(error)
     if call is None or isinstance(error, Interrupted) or not call.verb.contract:
         return error.code
-    return call.verb.failure
+    return call.verb.failure or error.code
 
 
 def _phrase(error: OcimigError, call: "Call | None", program: str) -> str:
@@ -204,7 +204,7 @@ def _crashed(error: Exception, call: "Call | None") -> int:
     """Something nobody expected: the record as for any error, and always the traceback."""
     _say(call, f"{type(error).__name__}: {error}")
     _print_traceback(error)
-    return call.verb.failure if call is not None else 1
+    return (call.verb.failure or 1) if call is not None else 1
 
 
 def _print_traceback(error: BaseException) -> None:

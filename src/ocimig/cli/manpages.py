@@ -83,7 +83,7 @@ def _verb(verb: Verb) -> str:
         lines += [".PP", _text(verb.description)]
     lines += [*_heading("OPTIONS"), *_options((*verb.options, _HELP))]
     lines += _heading("EXIT STATUS")
-    codes = exits.CONTRACT if verb.contract else exits.OWN
+    codes = exits.CONTRACT if verb.contract and verb.failure else exits.OWN
     special = [(code, text) for code, text in codes if not _elsewhere(text, verb.name)]
     lines += _items((_bold(code), text) for code, text in special)
     if verb.examples:

@@ -46,7 +46,8 @@ class Option:
 class Verb:
     """One verb: where its function is, what it takes, how it is explained.
 
-    `contract` verbs keep runc's exit codes: `failure` for every error, 1 for a wrong command line.
+    `contract` verbs keep runc's exit codes: `failure` for every error, 1 for a wrong command line;
+    a `failure` of 0 lets every error have its own.
     The others use the code of the error. `rest` verbs leave everything after the first argument to
     somebody else (a command, ps).
     """

@@ -63,7 +63,7 @@ COLD = {
         ),
         Verb(
             "checkpoint", "ocimig.cli.commands.criu:checkpoint",
-            "save a running container to files",
+            "save a running container to files", failure=0,
             options=(
                 _IMAGE, _WORK, _PARENT,
                 Option("-R, --leave-running", "let it run on afterwards", FLAG),
@@ -85,7 +85,7 @@ COLD = {
         ),
         Verb(
             "restore", "ocimig.cli.commands.criu:restore",
-            "bring a container back from files",
+            "bring a container back from files", failure=0,
             options=(
                 HOT["run"].by_name["bundle"],
                 _IMAGE, _WORK,

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ocimig.criu_images.image import CheckpointImage
-from ocimig.migrate import network
+from ocimig.migrate import network, network_arp
 from ocimig.runtime import validate
 
 
@@ -22,7 +22,7 @@ def connector(text: str, config: str, id: str) -> Callable[[int], dict[str, Any]
     def connect(pid: int) -> dict[str, Any]:
         namespace = network.open_namespace(pid)
         try:
-            return network.connect(namespace, found, id)
+            return _connect(namespace, found, id)
         finally:
             os.close(namespace)
 
@@ -37,6 +37,13 @@ def restorer(image: str, id: str) -> Callable[[int], dict[str, Any]] | None:
     config = network.from_facts(saved)
 
     def connect(netns: int) -> dict[str, Any]:
-        return network.connect(netns, config, id)
+        return _connect(netns, config, id)
 
     return connect
+
+
+def _connect(netns: int, config: network.NetworkConfig, id: str) -> dict[str, Any]:
+    """Neighbours may remember the MAC of a container that had the address before: tell them the new one."""
+    facts = network.connect(netns, config, id)
+    network_arp.announce(netns, network.from_facts(facts)).close()
+    return facts
