@@ -153,7 +153,7 @@ def test_a_failed_restore_leaves_nothing(box: Box) -> None:
     until(box.output.read_text, "output")
     box.checkpoint()
     (box.bundle.rootfs / "root/open").unlink()
-    said = box.restore(code=12)
+    said = box.restore(code=1)
     assert "/open" in said
     assert "log file: " in said
     assert not (box.ocimig.root / box.id).exists()
