@@ -226,7 +226,7 @@ def container(state: ContainerState, spec: Mapping[str, Any]) -> dict[str, Any]:
         "network": dict(state.network) if state.network else None,
         "own_network": _own_network(spec),
         "annotations": dict(state.annotations),
-        "binds": bind_sources(spec),
+        "binds": bind_sources(spec, state.bundle),
         "terminal": bool((spec.get("process") or {}).get("terminal")),
         "pid_namespace": any(
             entry.get("type") == "pid"
@@ -247,13 +247,15 @@ def _own_network(spec: Mapping[str, Any]) -> bool:
     return any(entry.get("type") == "network" and not entry.get("path") for entry in namespaces)
 
 
-def bind_sources(spec: Mapping[str, Any]) -> list[str]:
-    """The host's files and directories that the container sees; they do not travel."""
+def bind_sources(spec: Mapping[str, Any], bundle: str) -> list[str]:
+    """The host's files and directories that the container sees; those of the bundle travel with it."""
     found = []
     for mount in spec.get("mounts") or ():
         options = mount.get("options") or ()
         if mount.get("type") == "bind" or "bind" in options or "rbind" in options:
-            found.append(str(mount.get("source", "")))
+            source = os.path.normpath(os.path.join(bundle, str(mount.get("source", ""))))
+            if not (source + "/").startswith(bundle.rstrip("/") + "/"):
+                found.append(source)
     return found
 
 

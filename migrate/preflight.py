@@ -196,6 +196,11 @@ def _names(container: Facts, here: Facts, there: Facts) -> Iterator[Finding]:
     if there["missing"]:
         text = f"{host} lacks what the container has mounted: {', '.join(there['missing'])}"
         yield Finding(REFUSE, "mounts", text, "copy or mount them there; they do not travel")
+    elif container["binds"]:
+        text = f"mounted from the host, does not travel: {', '.join(sorted(container['binds']))}"
+        yield Finding(
+            WARN, "mounts", text, f"it finds what {host} has in the same places: check it"
+        )
 
 
 def _network(container: Facts, there: Facts, tcp_close: bool) -> Iterator[Finding]:

@@ -9,6 +9,7 @@ import pytest
 
 from ocimig.migrate import network, network_arp
 from ocimig.migrate.errors import BridgeMissing, NetworkFailed, NotABridge
+from ocimig_testkit import Bundle, Ocimig, until
 
 pytestmark = [pytest.mark.root, pytest.mark.netns]
 
@@ -152,3 +153,15 @@ def test_an_announcement_reaches_the_bridge(bridge: str, netns: int) -> None:
     assert [network_arp.sender(frame) for frame in frames] == [(facts["mac"], "10.213.7.5")] * 2
     assert announcer.sent == 10
     assert waits == [0.05, 0.15, 0.25, 0.35]
+
+
+@pytest.mark.init
+def test_a_new_container_corrects_what_neighbours_remember(
+    bridge: str, ocimig: Ocimig, bundle: Bundle
+) -> None:
+    """Its address belonged to another container a moment ago, with another MAC."""
+    ip("neigh", "replace", "10.213.7.5", "lladdr", "02:00:00:00:00:01", "dev", bridge,
+       "nud", "stale")  # fmt: skip
+    net = f"bridge={bridge},address=10.213.7.5/24,mac=02:00:00:00:00:77"
+    ocimig.launch(bundle, "--net", net)
+    until(lambda: "02:00:00:00:00:77" in ip("neigh", "show", "dev", bridge), "the new MAC", 2)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from ocimig.migrate import preflight
+from ocimig.migrate import facts, preflight
 from ocimig.migrate.errors import PreflightRefused
 from ocimig_testkit.migration import container_facts, host_facts
 
@@ -25,6 +25,24 @@ def test_two_hosts_in_order_have_no_findings() -> None:
     """Nothing is said where nothing is wrong."""
     assert findings() == []
     assert findings(container={"network": NET}, network=BRIDGE) == []
+
+
+def test_what_is_mounted_from_the_host_is_named() -> None:
+    """It exists over there too, but nobody knows whether it holds the same."""
+    (found,) = findings(container={"binds": ["/volume"]})
+    assert (found.severity, found.name) == (preflight.WARN, "mounts")
+    assert "/volume" in found.text
+
+
+def test_only_mounts_from_outside_the_bundle_stay_behind() -> None:
+    """A relative source is the bundle's, and travels with it."""
+    mounts = [
+        {"type": "bind", "source": "volume", "destination": "/a"},
+        {"type": "none", "options": ["rbind"], "source": "/b/c/volume", "destination": "/b"},
+        {"type": "bind", "source": "/b/cc", "destination": "/c"},
+        {"type": "tmpfs", "source": "tmpfs", "destination": "/d"},
+    ]
+    assert facts.bind_sources({"mounts": mounts}, "/b/c") == ["/b/cc"]
 
 
 def changed(name: str, **changes: Any) -> dict[str, Any]:
