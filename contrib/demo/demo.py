@@ -19,6 +19,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent.parent / "tests/support")]
 
 import bundle  # noqa: E402 - found through the line above
+
 from ocimig_testkit.hosts import Host, HostPair  # noqa: E402
 
 ADDRESS = "10.77.0.50"
@@ -65,7 +66,9 @@ class Client:
         end = time.monotonic() + 15
         while self.command("PING", timeout=2) != "PONG":
             if time.monotonic() > end:
-                raise Failed(f"redis does not answer: {self.pair.a.run('cat', str(self.pair.a.directory / 'redis.log'))}")
+                raise Failed(
+                    f"redis does not answer: {self.pair.a.run('cat', str(self.pair.a.directory / 'redis.log'))}"
+                )
             time.sleep(0.05)
 
     def fill(self, keys: int) -> None:
@@ -85,9 +88,7 @@ def start(host: Host) -> None:
     program = shutil.which("redis-server")
     if program is None:
         raise Failed("redis-server is not installed: contrib/install-deps installs it")
-    subprocess.run(
-        [*host.ocimig.argv, "spec", "--bundle", host.directory], check=True, timeout=30
-    )
+    subprocess.run([*host.ocimig.argv, "spec", "--bundle", host.directory], check=True, timeout=30)
     document = json.loads((host.directory / "config.json").read_text())
     options = ["--bind", "0.0.0.0", "--port", str(PORT), "--protected-mode", "no", "--save", ""]
     argv = [program, *options, "--appendonly", "no", "--daemonize", "no"]
@@ -149,12 +150,19 @@ def demonstrate(pair: HostPair, keys: int, transport: str) -> None:
         raise Failed(f"ocimig migrate ended with {migrated.returncode}")
     seen = json.loads(answer)
     say("checking what was promised")
-    check(not seen["error"], "the client's connection is still open, no reply was wrong", seen["error"])
+    check(
+        not seen["error"],
+        "the client's connection is still open, no reply was wrong",
+        seen["error"],
+    )
     check(
         seen["last"] - seen["first"] + 1 == seen["replies"],
         f"{seen['replies']:,} replies without a gap or a repeat", seen,
     )  # fmt: skip
-    check(client.command("GET", "counter") == str(seen["last"]), "the server's counter is the client's")
+    check(
+        client.command("GET", "counter") == str(seen["last"]),
+        "the server's counter is the client's",
+    )
     check(client.values_are_right(keys), f"all {keys:,} keys are there with their values")
     check(pair.b.ocimig.status(NAME) == "running", "it runs on host B", pair.b.ocimig.status(NAME))
     nothing_left(pair.a, pid)

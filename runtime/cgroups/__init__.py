@@ -14,9 +14,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, TypeAlias
 
-    from ocimig.runtime.cgroups.systemd import SystemdCgroup
-
     from ocimig.runtime.cgroups.layout import Hierarchy, Layout
+    from ocimig.runtime.cgroups.systemd import SystemdCgroup
     from ocimig.runtime.cgroups.v1 import CgroupV1
     from ocimig.runtime.cgroups.v2 import CgroupV2
 

@@ -25,9 +25,9 @@ def _mapped(box: Box) -> None:
     for directory, names, others in os.walk(box.bundle.rootfs):
         for name in [*names, *others, "."]:
             os.chown(Path(directory, name), 100000, 100000, follow_symlinks=False)
-    for directory in [box.bundle.path, *box.bundle.path.parents]:
-        if directory != Path("/tmp"):
-            directory.chmod(directory.stat().st_mode | 0o111)
+    for above in [box.bundle.path, *box.bundle.path.parents]:
+        if above != Path("/tmp"):
+            above.chmod(above.stat().st_mode | 0o111)
 
 
 @pytest.mark.userns

@@ -37,7 +37,9 @@ def test_what_criu_makes_anew_is_left_to_it() -> None:
 
 def test_binds_of_config_come_from_where_config_says() -> None:
     """Also below a recursive one, and with their own attributes."""
-    spec = {"mounts": [{"destination": "/data", "source": "/srv/data", "options": ["rbind", "ro"]}]}
+    spec: dict[str, object] = {
+        "mounts": [{"destination": "/data", "source": "/srv/data", "options": ["rbind", "ro"]}]
+    }
     found, _ = _decide(
         "110 100 8:2 /data /data ro,nosuid master:4 - ext4 /dev/sdb1 rw\n"
         "111 110 8:3 / /data/inner rw - ext4 /dev/sdc1 rw\n",
