@@ -7,7 +7,8 @@ import select
 from ocimig import files
 from ocimig.errors import SystemFailure
 from ocimig.runtime import plan
-from ocimig.runtime.errors import AlreadyRunning, AlreadyStopped, CannotStart, ConsoleMismatch
+from ocimig.runtime.errors import AlreadyRunning, AlreadyStopped, CannotStart
+from ocimig.runtime.hand_over import check_terminal
 from ocimig.runtime.making import Making, relay
 from ocimig.runtime.state import CREATED, PAUSED, RUNNING, STOPPED, ContainerState, status
 
@@ -73,12 +74,7 @@ def create(
     """
     making = Making(store, id, bundle, options)
     terminal = bool(making.spec["process"].get("terminal"))
-    if terminal and not options.console_socket:
-        raise ConsoleMismatch(
-            reason="allocate tty if ocimig will detach without setting console socket"
-        )
-    if options.console_socket and not terminal:
-        raise ConsoleMismatch(reason="use console socket if ocimig will not detach or allocate tty")
+    check_terminal(terminal, True, options.console_socket)
     making.connect = connect
     making.make(fifo=True)
     return making.state
@@ -149,12 +145,7 @@ def run(
     return the exit code of its process (128+N when a signal ended it)."""
     making = Making(store, id, bundle, options)
     terminal = bool(making.spec["process"].get("terminal"))
-    if terminal and options.detach and not options.console_socket:
-        raise ConsoleMismatch(
-            reason="allocate tty if ocimig will detach without setting console socket"
-        )
-    if options.console_socket and not (terminal and options.detach):
-        raise ConsoleMismatch(reason="use console socket if ocimig will not detach or allocate tty")
+    check_terminal(terminal, options.detach, options.console_socket)
     from ocimig.runtime import foreground
 
     making.connect = connect

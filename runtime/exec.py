@@ -5,7 +5,7 @@ import os
 from ocimig.errors import SystemFailure
 from ocimig.runtime import facts as host
 from ocimig.runtime import hand_over, launch, plan, steps, sync
-from ocimig.runtime.errors import ConsoleMismatch, PausedExec, StoppedExec
+from ocimig.runtime.errors import PausedExec, StoppedExec
 from ocimig.runtime.state import CREATED, PAUSED, RUNNING, ContainerState, alive, status
 
 TYPE_CHECKING = False
@@ -120,12 +120,7 @@ def execute(store: "Store", id: str, process: "dict[str, Any]", options: ExecOpt
     if options.apparmor:
         process["apparmorProfile"] = options.apparmor
     terminal = bool(process.get("terminal"))
-    if terminal and options.detach and not options.console_socket:
-        raise ConsoleMismatch(
-            reason="allocate tty if ocimig will detach without setting console socket"
-        )
-    if options.console_socket and not (terminal and options.detach):
-        raise ConsoleMismatch(reason="use console socket if ocimig will not detach or allocate tty")
+    hand_over.check_terminal(terminal, options.detach, options.console_socket)
     addition = Addition(store, state, process, options)
     if options.detach:
         addition.make()
@@ -182,7 +177,7 @@ class Addition:
                 os.close(fd)
 
     def _open(self) -> "dict[str, int]":
-        """The container's process, and its root where it has no mount namespace of its own."""
+        """The container's process."""
         try:
             given = {"the container": os.pidfd_open(self.state.pid)}
             if not alive(self.state):  # the number may have become another's before we opened it
@@ -202,11 +197,11 @@ class Addition:
                 found.append(steps.become_root(0))
                 flags &= ~plan.CLONE_NEWUSER
             found.append(steps.join(source, flags, "container's"))
-        if not flags & plan.CLONE_NEWNS:
-            flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
-            given["the root"] = os.open(f"/proc/{self.state.pid}/root", flags)
-            found.append(steps.root(steps.Source("fd", "the root"), False, 0))
-            found.append(steps.pivot(steps.CHROOT))
+        # setns(2) goes to the top of the mount namespace, which is not the container's root where the
+        # host itself lives in a chroot, or the container has no mount namespace.
+        given["the root"] = self._root()
+        found.append(steps.root(steps.Source("fd", "the root"), False, 0))
+        found.append(steps.pivot(steps.CHROOT))
         found.append(steps.fork(facts.cgroup_fork))
         found.append(steps.setsid())
         found.append(steps.sync(sync.HOOKS, "limits"))
@@ -217,6 +212,18 @@ class Addition:
             found.append(steps.console(rows, columns, False, uid))
         found += plan.process(self.process, facts)
         return found
+
+    def _root(self) -> int:
+        """The root directory of the container's process."""
+        try:
+            flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+            fd = os.open(f"/proc/{self.state.pid}/root", flags)
+        except FileNotFoundError:
+            raise StoppedExec(id=self.state.id) from None
+        if not alive(self.state):  # else it may be that of another process of this number
+            os.close(fd)
+            raise StoppedExec(id=self.state.id)
+        return fd
 
     def _other_namespaces(self) -> int:
         flags = 0

@@ -5,11 +5,22 @@ import os
 from ocimig import files
 from ocimig.errors import SystemFailure
 from ocimig.runtime import launch, sync
+from ocimig.runtime.errors import ConsoleMismatch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ocimig.runtime.create import CreateOptions
     from ocimig.runtime.exec import ExecOptions
+
+
+def check_terminal(terminal: bool, detach: bool, console_socket: str) -> None:
+    """Raise ConsoleMismatch unless somebody will hold the terminal, and only if there is one."""
+    if terminal and detach and not console_socket:
+        raise ConsoleMismatch(
+            reason="allocate tty if ocimig will detach without setting console socket"
+        )
+    if console_socket and not (terminal and detach):
+        raise ConsoleMismatch(reason="use console socket if ocimig will not detach or allocate tty")
 
 
 def hand_over(started: launch.Launch, options: "CreateOptions | ExecOptions") -> int:
