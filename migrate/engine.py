@@ -30,7 +30,7 @@ from ocimig.migrate.phases import COMMIT, FREEZE, PRECOPY, PREFLIGHT, PREPARED, 
 from ocimig.migrate.progress import Observer, Progress, nobody
 from ocimig.migrate.report import Report
 from ocimig.migrate.settling import SILENCE, Connect, ask, clean_up, roll_back
-from ocimig.migrate.source import RealSource
+from ocimig.migrate.source import RealSource, marked
 from ocimig.migrate.transport import Target, connect
 from ocimig.migrate.wire import Frame, Wire
 from ocimig.runtime.store import Store
@@ -183,13 +183,14 @@ class _Migration:
         journal.prune(self.store)
         migration = journal.new_id()
         home = preflight.choose_images(here, preflight.image_bytes(container))
+        self.trees = self.hands.trees(self.state)
         return journal.create(
             self.store, migration, "source", images=os.path.join(home, migration, "image"),
             id=self.id, epoch=self.epoch, target=there["host"], target_id=there["host_id"],
             target_boot=there["boot_id"], reach=_reach(self.target), argv=remote_argv(self.options),
             transport=self.options.transport, network=container["network"],
             keep_source_files=self.options.keep_source_files, pid=self.state.pid,
-            start_time=self.state.start_time, boot_id=self.state.boot_id,
+            start_time=self.state.start_time, boot_id=self.state.boot_id, trees=marked(self.trees),
         )  # fmt: skip
 
     # ---- while it runs
@@ -217,7 +218,6 @@ class _Migration:
             },
         )
         wire.expect("reserved", timeout=SILENCE)
-        self.trees = self.hands.trees(self.state)
         with self.progress.span("files while it runs"):
             self._send_files(wire, 1, [])
         with self.progress.span("get ready there"):

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ocimig import jsonio, log
@@ -162,8 +163,9 @@ class RealSource:
         id = str(entry.facts["id"])
         state = load(store, id)
         paths: list[str] = []
+        if state is None or _is_the_one(state, entry):
+            paths = _unchanged(entry)
         if state is not None and _is_the_one(state, entry):
-            paths = [path for _, path in reversed(self.trees(state))]
             _attempt(left, f"container {id}", lambda: delete(store, id))
         if network := entry.facts.get("network"):
             _attempt(left, f"port {network['port']}", lambda: disconnect(network))
@@ -176,6 +178,27 @@ class RealSource:
                 _attempt(left, path, lambda path=path: discard(path))  # type: ignore[misc]
         _attempt(left, "images", lambda: self.discard_images(entry))
         return left
+
+
+def marked(trees: list[tuple[str, str]]) -> list[list[str | int]]:
+    """The directories that leave, for the journal: --resume removes them, and nothing in their place."""
+    found: list[list[str | int]] = []
+    for _, path in trees:
+        with suppress(OSError):
+            about = os.stat(path)
+            found.append([path, about.st_dev, about.st_ino])
+    return found
+
+
+def _unchanged(entry: Journal) -> list[str]:
+    """Those of them that are still the same directories, what lies inside of others first."""
+    found = []
+    for path, device, inode in reversed(entry.facts.get("trees") or []):
+        with suppress(OSError):
+            about = os.stat(path)
+            if (about.st_dev, about.st_ino) == (device, inode):
+                found.append(str(path))
+    return found
 
 
 def _is_the_one(state: ContainerState, entry: Journal) -> bool:
