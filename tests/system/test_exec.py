@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -117,3 +118,17 @@ def test_many_at_the_same_time(ocimig: Ocimig, bundle: Bundle) -> None:
     running = [ocimig.popen("exec", id, "sh", "-c", f"exit {number}") for number in range(20)]
     assert [process.wait(60) for process in running] == list(range(20))
     assert all(isinstance(process, subprocess.Popen) for process in running)
+
+
+@own
+def test_it_finds_the_root_of_a_container_that_was_made_in_a_chroot(
+    ocimig: Ocimig, bundle: Bundle, tmp_path: Path
+) -> None:
+    """setns(2) alone would leave it at the host's root, outside of the container."""
+    (tmp_path / "host").mkdir()
+    script = f'mount --rbind / {tmp_path}/host && exec chroot {tmp_path}/host "$@"'
+    ocimig.prefix = ("unshare", "--mount", "sh", "-c", script, "sh")
+    id = ocimig.launch(bundle)
+    ocimig.prefix = ()
+    assert ocimig.exec(id, "/bin/cat", "/etc/hostname", code=0).out == "box\n"
+    assert ocimig.exec(id, "/bin/cat", "/proc/1/comm", code=0).out == "sh\n"
