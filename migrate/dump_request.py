@@ -9,6 +9,7 @@ from ocimig.criu_images import options
 from ocimig.criu_images.errors import BadOption
 from ocimig.migrate import descriptors
 from ocimig.migrate.errors import NotCheckpointable
+from ocimig.runtime import cgroups
 from ocimig.runtime import state as facts
 from ocimig.runtime.errors import Held, NotRunning
 from ocimig.runtime.linux import namespaces, proc
@@ -129,10 +130,23 @@ def values(wanted: CheckpointOptions, state: ContainerState) -> dict[str, Any]:
         found["track_mem"] = True
     if wanted.status_fd >= 0:
         found["status_fd"] = wanted.status_fd
-    freezer = next((state.cgroups[name] for name in _FREEZERS if state.cgroups.get(name)), "")
-    if freezer:
+    if freezer := _freezer(state):
         found["freeze_cgroup"] = freezer
     return found
+
+
+def _freezer(state: ContainerState) -> str:
+    """The cgroup that CRIU may freeze; "" where it stops the processes one by one.
+
+    A process that SIGSTOP stopped does not answer ptrace while a version 1 freezer holds it: CRIU would
+    wait for it for ever, and the container with it.
+    """
+    if state.cgroups.get("freezer"):
+        for pid in cgroups.from_facts(state.cgroups).pids():
+            found = proc.stat(pid)
+            if found is not None and found.state == "T":
+                return ""
+    return next((state.cgroups[name] for name in _FREEZERS if state.cgroups.get(name)), "")
 
 
 def declare_namespaces(

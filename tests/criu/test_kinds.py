@@ -4,6 +4,7 @@ import os
 import pty
 import select
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,11 @@ def _mapped(box: Box) -> None:
     for above in [box.bundle.path, *box.bundle.path.parents]:
         if above != Path("/tmp"):
             above.chmod(above.stat().st_mode | 0o111)
+
+
+def _processes(box: Box) -> list[int]:
+    """Those of the container, on the host."""
+    return [int(pid) for pid in box.ocimig("ps", "--format", "json", box.id).json()]
 
 
 @pytest.mark.userns
@@ -63,6 +69,24 @@ def test_processes_of_another_user_keep_their_limits(box: Box) -> None:
     box.goes_on()
     assert Path(f"/proc/{box.ocimig.pid(box.id)}/limits").read_text() == before
     box.unbroken()
+
+
+def test_a_stopped_process_stays_stopped(box: Box) -> None:
+    """It cannot be traced inside a frozen cgroup of version 1, and must not hold everything up."""
+    (box.bundle.rootfs / "bin/worker").rename(box.bundle.rootfs / "bin/real")
+    script = box.bundle.rootfs / "bin/worker"
+    script.write_text('#!/bin/sh\nsleep 1000 &\nexec /bin/real "$@"\n')
+    script.chmod(0o755)
+    box.run("count")
+    (sleeper,) = [pid for pid in _processes(box) if pid != box.ocimig.pid(box.id)]
+    os.kill(sleeper, signal.SIGSTOP)
+    box.checkpoint(timeout=30)
+    box.restore()
+    box.goes_on()
+    states = [
+        Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2][1] for pid in _processes(box)
+    ]
+    assert states.count("T") == 1
 
 
 def test_a_cgroup_namespace_comes_back(box: Box) -> None:
