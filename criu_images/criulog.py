@@ -53,6 +53,8 @@ CAUSES = (
           "an open file was deleted while other names of it remain", "pass --link-remap"),
     Cause(r"Can't lookup mount=\d+ for fd=(\d+) path=(\S+)",
           "descriptor {0} is the file {1} outside the container's mounts"),
+    Cause(r"mqueue isn't empty", "there are POSIX message queues in the container, which cannot be saved",
+          "remove them (mq_unlink) in the program"),
     Cause(r"io_uring", "a process uses io_uring, which cannot be checkpointed",
           "turn io_uring off in the program, or deny it by seccomp"),
     Cause(r"[Uu]serfaultfd|anon_inode:\[userfaultfd\]",
