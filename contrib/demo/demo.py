@@ -101,9 +101,18 @@ def start(host: Host) -> None:
         )  # fmt: skip
 
 
+def ended(pid: int) -> bool:
+    """Whether it ended; one that this machine's first process has yet to reap has."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return stat.rpartition(")")[2].split()[0] in "ZX"
+
+
 def nothing_left(host: Host, pid: int) -> None:
     """What the first host may not have any more: process, cgroup, mount, namespace, rule, file."""
-    check(not Path(f"/proc/{pid}").exists(), "its process is gone from the first host", pid)
+    check(ended(pid), "its process is gone from the first host", pid)
     cgroups = [str(path) for top in host.cgroups for path in top.iterdir() if path.name == NAME]
     check(not cgroups, "no cgroup is left there", cgroups)
     mounts = [line for line in host.run("cat", "/proc/self/mountinfo").splitlines() if NAME in line]
