@@ -9,6 +9,7 @@ Whatever fails before the container runs: no process, cgroup, mount or record of
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 from ocimig import files, log
@@ -202,7 +203,9 @@ class Restoration:
                 sources.add_images(self.image.directory, self.manifest, self.spec["linux"])
             sources.attach(self.session.pid)
             self.times["staged"] = time.monotonic()
-            self._call(self.session, sources.paths())
+            readonly = bool(self.spec["root"].get("readonly"))
+            with stage.put_root(self.state.rootfs) if readonly else nullcontext():
+                self._call(self.session, sources.paths())
         self.times["done"] = time.monotonic()
         self.network.unlock()
         self._show_times()

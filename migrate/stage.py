@@ -11,7 +11,8 @@ in it, for CRIU's cache of kernel facts, and so is /tmp, for its scratch directo
 
 import os
 import stat
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from ocimig import files
@@ -260,6 +261,27 @@ def in_child(work: Callable[[], Any]) -> None:
     if os.waitpid(pid, 0)[1]:
         code, _, words = said.decode(errors="replace").partition(" ")
         raise OSError(int(code or 0), words or "a helper process died")
+
+
+@contextmanager
+def put_root(rootfs: str) -> Iterator[None]:
+    """A directory `tmp` in the root while CRIU works: pivot_root(2) puts the old root there for a moment.
+
+    Where a root has none CRIU makes one of its own, and a read-only root refuses that.
+    """
+    with Fd(os.open(rootfs, _FLAGS)) as root:
+        made = False
+        with suppress(OSError):  # it is there, or the file system takes nothing: CRIU will say so
+            os.mkdir("tmp", 0o700, dir_fd=root)
+            made = True
+        try:
+            yield
+        finally:
+            if made:
+                with suppress(
+                    OSError
+                ):  # the container has put something into it: it is its own now
+                    os.rmdir("tmp", dir_fd=root)
 
 
 def make_mount_points(rootfs: str, targets: Iterable[tuple[str, bool]]) -> None:

@@ -126,6 +126,17 @@ def test_a_read_only_root(box: Box) -> None:
     assert box.ocimig.exec(box.id, "/bin/touch", "/new", code=None).code != 0
 
 
+def test_a_read_only_root_without_a_tmp(box: Box) -> None:
+    """CRIU wants a directory for the old root; none of ours is left behind."""
+    box.bundle.config["root"]["readonly"] = True
+    (box.bundle.rootfs / "tmp").rmdir()
+    box.run("count")
+    box.checkpoint()
+    box.restore()
+    box.goes_on()
+    assert not (box.bundle.rootfs / "tmp").exists()
+
+
 def test_the_network_of_the_host(box: Box) -> None:
     """Nothing is locked there: the host's traffic is not ours to stop."""
     box.bundle.without_namespace("network")
