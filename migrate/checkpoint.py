@@ -200,13 +200,16 @@ class _Checkpoint:
         if empty:
             values["empty_ns"] = empty
         self.manifest.facts["network_empty"] = bool(empty)
+        server = dump_request.page_server(self.wanted)
+        if server is not None and self.wanted.lazy_pages:
+            values["config_file"] = dump_request.address_file(work, server[0])
         return options.CriuOptions(
             images,
             work,
             LOG,
             values,
             (*[mount.declared() for mount in mounts], *spaces),
-            page_server=dump_request.page_server(self.wanted),
+            page_server=server,
             cgroup_mode=self.wanted.manage_cgroups_mode or "ignore",
             lock=self.wanted.network_lock or self._own_lock(netns),
         )

@@ -1,12 +1,14 @@
-"""What a checkpoint is asked for, whether it can be done at all, and the same as options of CRIU. Only reads."""
+"""What a checkpoint is asked for, whether it can be done at all, and the same as options of CRIU. Reads only, but for address_file."""
 
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ocimig import files
 from ocimig.criu_images import options
 from ocimig.criu_images.errors import BadOption
+from ocimig.files import Fd
 from ocimig.migrate import descriptors
 from ocimig.migrate.errors import NotCheckpointable
 from ocimig.runtime import cgroups
@@ -194,3 +196,15 @@ def _same(one: str, other: str) -> bool:
         return os.path.samefile(one, other)
     except OSError:
         return False
+
+
+def address_file(work: int, address: str) -> str:
+    """A configuration file for CRIU that holds the address of its lazy page server, in its work directory.
+
+    Asked over RPC for lazy pages CRIU reads only the port and listens on every address of the host, to
+    whoever connects (criu/cr-service.c); a configuration file is believed.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    with Fd(os.open("criu.conf", flags, 0o600, dir_fd=work)) as file:
+        files.write_all(file, f"address {address}\n".encode())
+    return f"/proc/{os.getpid()}/fd/{work}/criu.conf"
