@@ -34,6 +34,7 @@ void step_root(struct reader *r)
 			fail("mount the root file system");
 		close(top);
 	}
+	close(rootfd); /* of the host, or the top of the namespace: nothing may go through it any more */
 	rootfd = tree;
 	if (fchdir(rootfd) < 0)
 		fail("enter the root file system");
