@@ -15,7 +15,7 @@ from ocimig.runtime.state import ContainerState
 from ocimig.runtime.store import Store
 
 if TYPE_CHECKING:
-    from ocimig.migrate.engine import MigrateOptions
+    from ocimig.migrate.move import MigrateOptions
 
 Spec = dict[str, Any]
 

@@ -10,7 +10,7 @@ from ocimig import log
 from ocimig.errors import OcimigError
 from ocimig.migrate import agent, journal, phases, settling
 from ocimig.migrate.destination import RealDestination
-from ocimig.migrate.engine import MigrateOptions
+from ocimig.migrate.move import MigrateOptions
 from ocimig.migrate.errors import (
     DestinationRuns,
     MigrationBusy,

@@ -18,7 +18,7 @@ from ocimig.runtime.state import ContainerState
 from ocimig.runtime.store import Store
 
 if TYPE_CHECKING:
-    from ocimig.migrate.engine import MigrateOptions
+    from ocimig.migrate.move import MigrateOptions
 
 
 class RealSource:

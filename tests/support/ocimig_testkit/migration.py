@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ocimig.migrate import agent, facts, images
-from ocimig.migrate.engine import MigrateOptions
+from ocimig.migrate.move import MigrateOptions
 from ocimig.migrate.errors import LinkLost
 from ocimig.migrate.hands import Frozen, Spec
 from ocimig.migrate.journal import Journal

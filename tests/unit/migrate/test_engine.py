@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ocimig.errors import OcimigError
-from ocimig.migrate import engine, journal, phases, recover
+from ocimig.migrate import commit, engine, freeze, journal, phases, precopy, recover
 from ocimig.migrate.errors import (
     DestinationRuns,
     MigrationBusy,
@@ -115,8 +115,9 @@ def test_a_cut_at_any_frame_leaves_one_owner(
     direction: str, later: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The link is cut before every write and every read; at no time two copies run."""
-    monkeypatch.setattr(engine, "ASK_AGAIN", 0.02)
-    monkeypatch.setattr(engine, "SILENCE", 3.0)
+    monkeypatch.setattr(commit, "ASK_AGAIN", 0.02)
+    for room in (commit, freeze, precopy):
+        monkeypatch.setattr(room, "SILENCE", 3.0)
     (tmp_path / "whole").mkdir()
     writes, reads = count(World(tmp_path / "whole"), monkeypatch)
     cases = writes if direction == "writes" else reads
@@ -172,7 +173,7 @@ def test_a_container_in_doubt_cannot_be_migrated_again(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second command names the first one's migration; --abort cannot take back what runs there."""
-    monkeypatch.setattr(engine, "ASK_AGAIN", 0.02)
+    monkeypatch.setattr(commit, "ASK_AGAIN", 0.02)
     options = engine.MigrateOptions(patience=1.0, doubt=0.1)
     link = Link(world, monkeypatch, later=False)
     link.reads = _read_of_running(world, monkeypatch)
@@ -216,7 +217,7 @@ def test_an_operator_may_declare_the_destination_dead(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Held until the words are typed; then it runs here and the journal says why."""
-    monkeypatch.setattr(engine, "ASK_AGAIN", 0.02)
+    monkeypatch.setattr(commit, "ASK_AGAIN", 0.02)
     options = engine.MigrateOptions(patience=1.0, doubt=0.1)
     link = Link(world, monkeypatch, later=False)
     link.reads = _read_of_running(world, monkeypatch)

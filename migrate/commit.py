@@ -1,0 +1,76 @@
+"""The commit and what follows: from "prepared" on both sides to one copy that runs there. Never resumes on a guess.
+
+The order of the writes in here is the safety of a migration (docs/migration.md):
+COMMIT-INTENT is durable before `go` leaves, and after it only the destination's word counts.
+"""
+
+import time
+
+from ocimig.errors import OcimigError
+from ocimig.migrate import phases
+from ocimig.migrate.errors import MigrationFailed, MigrationInDoubt, SourceLeftovers
+from ocimig.migrate.move import Move, remote_argv
+from ocimig.migrate.phases import COMMIT, RUNNING
+from ocimig.migrate.report import Report
+from ocimig.migrate.settling import SILENCE, ask, clean_up
+
+ASK_AGAIN = 1.0
+
+
+def commit(move: Move) -> None:
+    """The point of no return. Whatever happens in here, the container is not resumed on a guess."""
+    entry = move.entry
+    move.interrupts.check()
+    entry.write("COMMIT-INTENT")
+    move.progress.enter(COMMIT)
+    doubt = ""
+    try:
+        with move.progress.span("go to running"):
+            permission = {"epoch": move.epoch, "migration": entry.migration}
+            move.wire.send("go", permission, timeout=SILENCE)
+            answer = move.wire.expect("running", timeout=move.options.patience)
+        move.there += answer.header.get("steps", [])
+    except (OcimigError, OSError) as error:
+        doubt = str(error)
+    if doubt:
+        _settle_doubt(move, doubt)
+    move.running_at = move.progress.now()
+    entry.write("ACKED")
+    move.progress.enter(RUNNING)
+    move.hands.kill(move.state)
+
+
+def _settle_doubt(move: Move, reason: str) -> None:
+    """Ask until the destination has decided. Returns when it runs there, raises otherwise."""
+    move.progress.tell("warning", f"in doubt: {reason}")
+    until = time.monotonic() + move.options.doubt
+    while True:
+        there = ask(move.entry, move.connecting, remote_argv(move.options))
+        verdict = phases.settle(move.entry.phase, there)
+        if verdict.verdict == phases.THEIRS:
+            return
+        if verdict.verdict == phases.OURS:
+            raise MigrationFailed(
+                id=move.id, phase="COMMIT", reason=f"{verdict.reason} ({reason})", fix=""
+            )
+        if there == phases.UNKNOWN or time.monotonic() > until or move.interrupts.pending:
+            raise MigrationInDoubt(id=move.id, target=move.target.host, reason=verdict.reason)
+        time.sleep(ASK_AGAIN)
+
+
+def finish(move: Move) -> Report:
+    """It runs there: wait until its files are on disk there, then remove ours."""
+    leftovers: list[str] = []
+    with move.interrupts.held():
+        try:  # our files go only when theirs are on disk
+            with move.progress.span("files on disk there"):
+                move.wire.expect("settled", timeout=SILENCE)
+                move.wire.send("bye", timeout=5)
+        except (OcimigError, OSError) as error:
+            leftovers = [f"everything: {move.target.host} did not confirm its files: {error}"]
+        else:
+            with move.progress.span("clean up here"):
+                leftovers = clean_up(move.store, move.entry, move.hands)
+    if leftovers:
+        raise SourceLeftovers(id=move.id, target=move.target.host, leftovers="; ".join(leftovers))
+    return move.report("moved", move.entry.migration)

@@ -1,0 +1,192 @@
+"""One migration as the source sees it: what was asked for, what it knows so far, the line to the far side.
+
+Never walks: `engine` does, with `precopy`, `final` and `commit`.
+"""
+
+import errno
+import os
+import shlex
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from ocimig.errors import Interrupted, NoSpace, OcimigError
+from ocimig.migrate import phases, preflight, report
+from ocimig.migrate.errors import (
+    FarFailure,
+    LinkLost,
+    MigrationFailed,
+    MigrationInDoubt,
+    SourceLeftovers,
+)
+from ocimig.migrate.hands import Source, Spec
+from ocimig.migrate.interrupts import Interrupts
+from ocimig.migrate.journal import Journal
+from ocimig.migrate.phases import PREFLIGHT
+from ocimig.migrate.progress import Progress
+from ocimig.migrate.report import Report
+from ocimig.migrate.rounds import RoundPolicy
+from ocimig.migrate.settling import Connect, roll_back
+from ocimig.migrate.transport import Target
+from ocimig.migrate.wire import Wire
+from ocimig.runtime.state import ContainerState
+from ocimig.runtime.store import Store
+
+DOUBT = 60.0  # seconds that the same command goes on asking after the commit, before it gives up
+
+
+@dataclass(frozen=True, slots=True)
+class MigrateOptions:
+    """What the person may choose; none of it changes the protocol."""
+
+    transport: str = "paramiko"
+    remote_command: str = ""  # how ocimig is called there; $OCIMIG_REMOTE_COMMAND, then `ocimig`
+    remote_root: str = ""
+    dry_run: bool = False
+    tcp_close: bool = False
+    file_locks: bool = False
+    link_remap: bool = False
+    ext_unix_sk: bool = False
+    keep_source_files: bool = False
+    patience: float = 30.0  # how long the far side waits for `go` before it aborts by itself
+    doubt: float = DOUBT
+    assume_destination_dead: bool = False
+    policy: RoundPolicy = field(default_factory=RoundPolicy)
+    tracker: str = ""  # "" is the best that works here; "none" leaves the memory to the freeze
+    streams: int = 0  # connections that carry memory; 0 is as many as pay
+    compress: str = "auto"
+    post_copy: bool = False
+    retain: bool = True  # keep the memory here for a while, in case it comes back
+
+
+def remote_argv(options: MigrateOptions) -> list[str]:
+    """The command that becomes the far side."""
+    command = options.remote_command or os.environ.get("OCIMIG_REMOTE_COMMAND", "") or "ocimig"
+    root = ["--root", options.remote_root] if options.remote_root else []
+    return [*shlex.split(command), *root, "agent"]
+
+
+class Move:
+    """What the parts of one migration share."""
+
+    def __init__(
+        self,
+        store: Store,
+        id: str,
+        target: Target,
+        options: MigrateOptions,
+        progress: Progress,
+        hands: Source,
+        connecting: Connect,
+    ) -> None:
+        self.store = store
+        self.id = id
+        self.target = target
+        self.options = options
+        self.progress = progress
+        self.hands = hands
+        self.connecting = connecting
+        self.interrupts = Interrupts()
+        self.closing = ExitStack()  # what ends with the migration, whatever its end
+        self.state: ContainerState
+        self.spec: Spec
+        self.wire: Wire
+        self.entry: Journal
+        self.container: dict[str, Any] = {}
+        self.here: dict[str, Any] = {}
+        self.far: dict[str, Any] = {}
+        self.trees: list[tuple[str, str]] = []
+        self.epoch = 0
+        self.bytes: dict[str, int] = {}
+        self.there: list[dict[str, Any]] = []
+        self.findings: list[preflight.Finding] = []
+        self.notes: list[str] = []
+        self.frozen_at = 0.0
+        self.running_at = 0.0
+
+    def call(self) -> Wire:
+        """Start the far side and greet it."""
+        connection = self.connecting()
+        self.closing.callback(connection.close)
+        argv = remote_argv(self.options)
+        wire = Wire(connection.open(argv), program=argv[0])
+        self.closing.callback(wire.close)
+        wire.greet()
+        if wire.noise:
+            self.notes.append(f"{wire.host} prints before it works: {wire.noise.splitlines()[0]!r}")
+        return wire
+
+    def send_files(self, number: int, pids: list[int]) -> None:
+        """A pass over the trees: all of them, or what changed since the pass before."""
+        before = self.wire.sent
+        for tree, path in self.trees:
+            self.wire.send("files", {"pass": number, "tree": tree, "path": path}, flush=False)
+            self.hands.send_files(self.wire, tree, path, pids)
+        self.bytes[f"files, pass {number}"] = self.wire.sent - before
+
+    def ended(self, error: BaseException) -> BaseException:
+        """What a failure before the end means for the container, and for the person."""
+        entry = self.entry
+        if isinstance(error, MigrationInDoubt):
+            return error
+        if entry.phase in ("ACKED", "DONE"):
+            # It runs there; what failed was ending it here, and --resume does that again.
+            return SourceLeftovers(id=self.id, target=self.target.host, leftovers=str(error))
+        if entry.phase == "COMMIT-INTENT" and not isinstance(error, MigrationFailed):
+            # Whatever went wrong after the container was given away, it gives nothing back.
+            return MigrationInDoubt(id=self.id, target=self.target.host, reason=str(error))
+        reached = phases.PHASE_OF.get(entry.phase, PREFLIGHT).name
+        with suppress(LinkLost, OcimigError, OSError):
+            self.wire.send("abort", {"reason": str(error)}, timeout=5)
+            while self.wire.receive(5).kind != "aborted":
+                pass
+        with self.interrupts.held():
+            roll_back(entry, self.hands, self.store, str(error))
+        if isinstance(error, MigrationFailed):
+            return error
+        if isinstance(error, KeyboardInterrupt | Interrupted):
+            return Interrupted(state=f"rolled back, container {self.id} runs here")
+        if not isinstance(error, OcimigError | OSError):
+            return error  # a mistake of ours: its traceback says more than any sentence
+        advice = error.advice if isinstance(error, OcimigError) else ""
+        return MigrationFailed(
+            id=self.id, phase=reached, reason=str(error), fix=advice or "try again",
+            code=_code(error),
+        )  # fmt: skip
+
+    def report(self, outcome: str, migration: str) -> Report:
+        """Everything that happened, once nothing more does."""
+        self.progress.tell("end", outcome)
+        return Report(
+            id=self.id,
+            migration=migration,
+            target=self.target.host,
+            outcome=outcome,
+            seconds=self.progress.now(),
+            blackout=max(0.0, self.running_at - self.frozen_at),
+            phases=report.phase_times(self.progress),
+            spans=report.spans_of(self.progress, self.there),
+            bytes=self.bytes,
+            findings=tuple(self.findings),
+            notes=tuple(self.notes),
+        )
+
+
+def _code(error: BaseException) -> int:
+    if isinstance(error, FarFailure) and error.code not in (0, 1, 20):
+        return error.code
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    full = full or (isinstance(error, OcimigError) and error.code == NoSpace.code)
+    return 15 if full else 20
+
+
+def reach(target: Target) -> dict[str, Any]:
+    """What --resume needs to find the same host again."""
+    return {
+        "host": target.host,
+        "user": target.user,
+        "port": target.port,
+        "identity": target.identity,
+        "known_hosts": target.known_hosts,
+        "config": target.config,
+    }
