@@ -10,7 +10,6 @@ from ocimig import log
 from ocimig.errors import OcimigError
 from ocimig.migrate import agent, journal, phases, settling
 from ocimig.migrate.destination import RealDestination
-from ocimig.migrate.move import MigrateOptions
 from ocimig.migrate.errors import (
     DestinationRuns,
     MigrationBusy,
@@ -20,6 +19,7 @@ from ocimig.migrate.errors import (
 )
 from ocimig.migrate.hands import Source
 from ocimig.migrate.journal import Journal
+from ocimig.migrate.move import MigrateOptions
 from ocimig.migrate.report import Report
 from ocimig.migrate.settling import Connect
 from ocimig.migrate.source import RealSource
