@@ -1,0 +1,147 @@
+"""How pages travel: one frame for up to 1 MiB of one space, with a table of what it says about which run.
+
+    header   {"space": name, "seq": number, "runs": entries, "size": bytes of data, "zstd": true,
+              "answer": true}     the last two only where they hold
+    payload  table (16 bytes an entry: start | kind u64, end u64, network order), then the data of its
+             PRESENT runs one after another, which `zstd` says are one zstandard frame
+
+Pure. A reader trusts no number: all are checked here before anybody acts on one. docs/formats/pages.md
+has the whole protocol.
+"""
+
+import sys
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ocimig.migrate.memory import runs, spaces
+from ocimig.migrate.memory.runs import PAGE, Run
+
+PAGES = "pages"
+TAKEN = "pages-taken"
+FORGET = "pages-forget"
+WITHIN = "pages-within"
+DIGESTS = "pages-digests"
+KINDS = (PAGES, FORGET, WITHIN)  # what Held.take understands
+
+PRESENT = 0  # the bytes are in the frame
+ZERO = 1  # nothing but zeros
+SAME = 2  # the bytes that the receiver told the digest of
+
+ENTRY = 16
+MOST_RUNS = 4096  # in one frame
+MOST_DATA = 2 << 20  # bytes of pages in one frame, before compression
+TOP = 1 << 57  # no address of a process, and no size of a shared object, is beyond
+
+Entry = tuple[int, int, int]  # start, end, kind
+_SWAP = sys.byteorder == "little"
+_KIND = PAGE - 1  # a start is the address of a page: its lower bits are free
+
+
+@dataclass(slots=True)
+class Pages:
+    """One frame, checked."""
+
+    space: str
+    seq: int
+    entries: list[Entry]
+    size: int
+    data: memoryview
+    compressed: bool
+    answer: bool
+
+
+def header(space: str, seq: int, entries: Sequence[Entry], size: int) -> dict[str, Any]:
+    """What goes before the payload; the caller adds `zstd` and `answer`."""
+    return {"space": space, "seq": seq, "runs": len(entries), "size": size}
+
+
+def table(entries: Sequence[Entry]) -> bytes:
+    """The head of the payload."""
+    flat = array("Q")
+    for start, end, kind in entries:
+        flat.append(start | kind)
+        flat.append(end)
+    if _SWAP:
+        flat.byteswap()
+    return flat.tobytes()
+
+
+def read(said: dict[str, Any], payload: bytes | memoryview) -> Pages:
+    """A frame of PAGES. Raises ValueError, with a reason, where a number in it cannot be."""
+    space = spaces.check(said.get("space"))
+    seq = _number(said, "seq", 1 << 62)
+    count = _number(said, "runs", MOST_RUNS)
+    size = _number(said, "size", MOST_DATA)
+    compressed, answer = _flag(said, "zstd"), _flag(said, "answer")
+    view = memoryview(payload)
+    if count * ENTRY > len(view):
+        raise ValueError(f"{count} runs do not fit in {len(view)} bytes")
+    data = view[count * ENTRY :]
+    if not compressed and len(data) != size:
+        raise ValueError(f"{len(data)} bytes of data where {size} belong")
+    entries = _entries(view[: count * ENTRY], size)
+    return Pages(space, seq, entries, size, data, compressed, answer)
+
+
+def _entries(raw: memoryview, size: int) -> list[Entry]:
+    entries: list[Entry] = []
+    before = present = 0
+    numbers = iter(_numbers(raw))
+    for first, end in zip(numbers, numbers, strict=True):
+        kind = first & _KIND
+        start = first - kind
+        if kind > SAME:
+            raise ValueError(f"a run is of kind {kind}")
+        if start < before or end <= start or end & _KIND or end > TOP:
+            raise ValueError(f"the run {start:#x}-{end:#x} is empty, out of order or no pages")
+        if kind == PRESENT:
+            present += end - start
+        before = end
+        entries.append((start, end, kind))
+    if present != size:
+        raise ValueError(f"runs of {present} bytes with {size} bytes of data")
+    return entries
+
+
+def pack_runs(of: Sequence[Run]) -> bytes:
+    """A list of runs as bytes: start u64, end u64, in network order."""
+    flat = array("Q", [number for run in of for number in run])
+    if _SWAP:
+        flat.byteswap()
+    return flat.tobytes()
+
+
+def unpack_runs(raw: bytes | memoryview) -> list[Run]:
+    """The runs in `raw`. Raises ValueError unless they are a list of runs below TOP."""
+    if len(raw) % ENTRY:
+        raise ValueError("a run ends early")
+    numbers = iter(_numbers(raw))
+    found = list(zip(numbers, numbers, strict=True))
+    runs.check(found)
+    if found and found[-1][1] > TOP:
+        raise ValueError(f"a run ends at {found[-1][1]:#x}")
+    return found
+
+
+def _numbers(raw: bytes | memoryview) -> "array[int]":
+    flat = array("Q")
+    flat.frombytes(raw)
+    if _SWAP:
+        flat.byteswap()
+    return flat
+
+
+def _number(said: dict[str, Any], key: str, most: int) -> int:
+    value = said.get(key)
+    if type(value) is not int or not 0 <= value <= most:
+        raise ValueError(f"{key} is {value!r}")
+    return value
+
+
+def _flag(said: dict[str, Any], key: str) -> bool:
+    value = said.get(key, False)
+    if value is not True and value is not False:
+        raise ValueError(f"{key} is {value!r}")
+    return value

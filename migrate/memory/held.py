@@ -1,0 +1,273 @@
+"""What this host holds of a container that is on its way: one sparse memfd a space, offset = address.
+
+What is held may be stale or more than needed: the source knows which pages changed since, and CRIU which
+it needs. Here every number that came from outside is checked before it is used, and refused as
+BrokenFrame. Never asks for pages and never gives them to a process.
+"""
+
+import errno
+import os
+import resource
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import zstandard
+
+from ocimig.errors import NoSpace
+from ocimig.migrate.errors import BrokenFrame
+from ocimig.migrate.memory import frames, spaces
+from ocimig.migrate.memory.frames import PRESENT, SAME, TOP, ZERO, Entry, Pages
+from ocimig.migrate.memory.runs import PAGE, Run, merge, subtract, union
+from ocimig.migrate.wire import Frame
+from ocimig.runtime.linux.fallocate import punch_hole
+
+MOST_SPACES = 32768
+_MFD_CLOEXEC = 0x1
+
+
+class _Space:
+    """One memfd and what is known of it. Its lists are guarded by the lock of Held."""
+
+    __slots__ = ("allocated", "candidates", "fd", "forgotten", "held", "log", "users")
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.held: list[Run] = []
+        self.candidates: list[
+            Run
+        ] = []  # bytes from an earlier stay, worth something once confirmed
+        self.log: list[Entry] = []  # taken since the lists were brought up to date
+        self.allocated = 0  # bytes, when last asked
+        self.users = 0
+        self.forgotten = False
+
+    def settle(self) -> None:
+        """Bring the lists up to date. Costs as much as they are long, so not for each frame."""
+        if not self.log:
+            return
+        taken, self.log = self.log, []
+        self.held = union(self.held, merge((start, end) for start, end, _ in taken))
+        if self.candidates:
+            gone = merge((start, end) for start, end, kind in taken if kind != SAME)
+            self.candidates = subtract(self.candidates, gone)
+
+
+class Held:
+    """The memory that came. All methods may be called from several threads.
+
+    `limit` is how many bytes it may take at most, by default what the host has of memory and swap.
+    """
+
+    def __init__(self, *, host: str = "the source", limit: int | None = None) -> None:
+        self.host = host
+        self.limit = _memory_and_swap() if limit is None else limit
+        self._spaces: dict[str, _Space] = {}
+        self._allocated = 0
+        self._lock = threading.Lock()
+        self._local = threading.local()
+
+    # ---- what comes
+
+    def take(self, frame: Frame) -> int | None:
+        """Keep what a frame of frames.KINDS brings: the number to confirm, where it asks for that.
+
+        Raises BrokenFrame where it breaks a rule, NoSpace where the host has no memory left.
+        """
+        try:
+            if frame.kind == frames.PAGES:
+                return self._take(frames.read(frame.header, frame.payload))
+            name = spaces.check(frame.header.get("space"))
+            if frame.kind == frames.FORGET:
+                self.forget(name)
+            elif frame.kind == frames.WITHIN:
+                self.discard_outside(name, frames.unpack_runs(frame.payload))
+            else:
+                raise ValueError(f"{frame.kind} is no frame of pages")
+        except ValueError as error:
+            raise BrokenFrame(host=self.host, reason=f"{frame.kind}: {error}") from None
+        return None
+
+    def _take(self, pages: Pages) -> int | None:
+        data = self._plain(pages)
+        with self._use(pages.space) as space:
+            self._check_room(space, pages)
+            try:
+                _write(space.fd, pages.entries, data)
+            except OSError as error:
+                if error.errno in {errno.ENOSPC, errno.ENOMEM}:
+                    raise NoSpace(path=f"the memory of {self.host}'s container") from None
+                raise
+            allocated = os.fstat(space.fd).st_blocks * 512
+            with self._lock:
+                self._allocated += allocated - space.allocated
+                space.allocated = allocated
+                space.log += pages.entries
+        return pages.seq if pages.answer else None
+
+    def _plain(self, pages: Pages) -> memoryview:
+        """The data, decompressed; never more than the header, which was checked, allows."""
+        if not pages.compressed:
+            return pages.data
+        if not hasattr(self._local, "zstd"):
+            self._local.zstd = zstandard.ZstdDecompressor()
+        try:
+            if zstandard.frame_content_size(pages.data) != pages.size:
+                raise ValueError("the compressed data have another size")
+            data = self._local.zstd.decompress(pages.data, allow_extra_data=False)
+        except zstandard.ZstdError as error:
+            raise ValueError(f"the compressed data: {error}") from None
+        if len(data) != pages.size:
+            raise ValueError("the compressed data end early")
+        return memoryview(data)
+
+    def _check_room(self, space: _Space, pages: Pages) -> None:
+        with self._lock:
+            if self._allocated + pages.size > self.limit:
+                raise ValueError(f"more than {self.limit} bytes of memory")
+            if (len(space.held) + len(space.log)) * PAGE > self.limit + PAGE * frames.MOST_RUNS:
+                space.settle()
+                if len(space.held) * PAGE > self.limit:
+                    raise ValueError("more runs than there are pages")
+            if any(kind == SAME for _, _, kind in pages.entries):
+                space.settle()
+                same = merge((start, end) for start, end, kind in pages.entries if kind == SAME)
+                if subtract(same, space.candidates):
+                    raise ValueError("it calls pages the same that were never offered")
+
+    # ---- what is here
+
+    def spaces(self) -> list[str]:
+        """The names of all spaces something is held of."""
+        with self._lock:
+            return list(self._spaces)
+
+    def runs(self, space: str) -> list[Run]:
+        """What is held of a space, pages of zeros included; nothing of an unknown one."""
+        with self._lock:
+            found = self._spaces.get(space)
+            if found is None:
+                return []
+            found.settle()
+            return list(found.held)
+
+    def covers(self, space: str, runs: list[Run]) -> list[Run]:
+        """What of these runs is not held."""
+        return subtract(runs, self.runs(space))
+
+    def fd(self, space: str) -> int:
+        """The memfd of a space, for reading and for punching holes. It stays ours. Raises KeyError.
+
+        Pages of zeros are holes: lseek(2) with SEEK_DATA tells where there is anything else.
+        """
+        with self._lock:
+            return self._spaces[space].fd
+
+    @property
+    def bytes(self) -> int:
+        """How much memory all of it takes."""
+        with self._lock:
+            found = list(self._spaces.values())
+            return sum(os.fstat(space.fd).st_blocks * 512 for space in found)
+
+    # ---- what goes
+
+    def forget(self, space: str) -> None:
+        """Hold nothing of this space any more: it is another process now, or none."""
+        with self._lock:
+            found = self._spaces.pop(space, None)
+            if found is None:
+                return
+            self._allocated -= found.allocated
+            found.forgotten = True
+            if not found.users:
+                os.close(found.fd)
+
+    def discard_outside(self, space: str, runs: list[Run]) -> None:
+        """Give back what is held outside these runs, candidates of an earlier stay included."""
+        with self._lock:
+            known = space in self._spaces
+        if not known:
+            return
+        with self._use(space) as found:
+            for start, end in subtract([(0, TOP)], runs):
+                punch_hole(found.fd, start, end)
+            with self._lock:
+                found.settle()
+                outside = subtract(found.held, runs)
+                found.held = subtract(found.held, outside)
+                found.candidates = []
+
+    def close(self) -> None:
+        """Give everything back."""
+        for name in self.spaces():
+            self.forget(name)
+
+    # ---- an earlier stay
+
+    @contextmanager
+    def offer(self, space: str, runs: list[Run]) -> Iterator[int]:
+        """A `with` block that writes these runs of an earlier stay into the memfd it is given.
+
+        They count as held only once the source has called them the same.
+        """
+        with self._use(space) as found:
+            yield found.fd
+            with self._lock:
+                found.settle()
+                found.candidates = subtract(union(found.candidates, runs), found.held)
+
+    # ---- one memfd
+
+    @contextmanager
+    def _use(self, name: str) -> Iterator[_Space]:
+        """The space of that name, made where it is new, and not closed under us."""
+        with self._lock:
+            space = self._spaces.get(name)
+            if space is None:
+                if len(self._spaces) >= MOST_SPACES:
+                    raise BrokenFrame(host=self.host, reason=f"more than {MOST_SPACES} spaces")
+                space = self._spaces[name] = _Space(_memfd(name))
+            space.users += 1
+        try:
+            yield space
+        finally:
+            with self._lock:
+                space.users -= 1
+                if space.forgotten and not space.users:
+                    os.close(space.fd)
+
+
+def _write(fd: int, entries: list[Entry], data: memoryview) -> None:
+    position = 0
+    for start, end, kind in entries:
+        if kind == PRESENT:
+            stop = position + end - start
+            while position < stop:
+                position += os.pwrite(fd, data[position:stop], end - (stop - position))
+        elif kind == ZERO:
+            punch_hole(fd, start, end)
+
+
+def _memfd(name: str) -> int:
+    try:
+        fd = os.memfd_create(f"ocimig-{name}", _MFD_CLOEXEC)
+    except OSError as error:
+        if error.errno != errno.EMFILE:
+            raise
+        # a descriptor for each process: the soft limit is for programs that use select(2)
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        fd = os.memfd_create(f"ocimig-{name}", _MFD_CLOEXEC)
+    with suppress(OSError):  # then mappings of it reach everywhere
+        os.ftruncate(fd, TOP)
+    return fd
+
+
+def _memory_and_swap() -> int:
+    total = 0
+    with open("/proc/meminfo", encoding="ascii") as file:
+        for line in file:
+            if line.startswith(("MemTotal:", "SwapTotal:")):
+                total += int(line.split()[1]) * 1024
+    return total
