@@ -18,7 +18,7 @@ unexport PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE
 .SUFFIXES:
 .DELETE_ON_ERROR:
 .PHONY: help setup dev init check format lint types test test-unit test-root test-criu conformance \
-  bench bench-startup demo docs man dist install uninstall clean
+  bench bench-migrate bench-startup demo docs man dist install uninstall clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -41,8 +41,9 @@ $(INIT): $(wildcard runtime/init/*.c runtime/init/*.h) Makefile
 	$(CC) -std=gnu11 -Os -static -Wall -Wextra -Werror -fno-asynchronous-unwind-tables -ffunction-sections \
 	  -Wl,--gc-sections -Wl,-z,noexecstack -s -o $@ $(sort $(wildcard runtime/init/*.c))
 
-$(PRELOAD): criu_images/preload/preload.c Makefile
-	$(CC) -std=gnu11 -Os -shared -fPIC -fvisibility=hidden -Wall -Wextra -Werror -Wl,-z,noexecstack -s -o $@ $<
+$(PRELOAD): $(wildcard criu_images/preload/*.c) Makefile
+	$(CC) -std=gnu11 -Os -shared -fPIC -fvisibility=hidden -Wall -Wextra -Werror -Wl,-z,noexecstack -s -o $@ \
+	  $(sort $(wildcard criu_images/preload/*.c))
 
 check: lint types test-unit ## format-check, lint, types and the tests without privileges
 
@@ -75,6 +76,9 @@ conformance: $(STAMP) ## the whole-program tests against OCIMIG_RUNTIME=runc (or
 
 bench: setup ## run, create, start, state, delete, exec beside runc and crun: ratios and memory
 	$(BIN)/python contrib/bench/compare.py $(BENCHARGS)
+
+bench-migrate: setup ## the longest wait of a client while its server moves, by memory, files and way of moving
+	$(BIN)/python contrib/bench/migrate.py $(BENCHARGS)
 
 demo: setup ## a redis server moves between two hosts on this machine under a client that never stops
 	$(BIN)/python contrib/demo/demo.py $(DEMOARGS)

@@ -37,11 +37,16 @@ def find() -> str:
     raise CriuMissing(reason="no criu program in OCIMIG_CRIU, in " + PREFIX + " or in PATH")
 
 
-def preload() -> dict[str, str]:
-    """What CRIU needs in its environment to read the limits of other users' processes (see preload.c)."""
-    if _has(_CAP_SYS_RESOURCE) or not os.access(PRELOAD, os.R_OK):
-        return {}
-    return {"LD_PRELOAD": PRELOAD}
+def preload(*, needed: bool = False) -> dict[str, str]:
+    """What CRIU gets in its environment so that our shared object is loaded into it.
+
+    Always where memory is withheld (`needed`, preload/withhold.c; raises CriuMissing when it is not there);
+    else only where it could not read the limits of other users' processes (preload/limits.c).
+    """
+    there = os.access(PRELOAD, os.R_OK)
+    if needed and not there:
+        raise CriuMissing(reason=f"{PRELOAD} is not compiled (make init)")
+    return {"LD_PRELOAD": PRELOAD} if needed or (there and not _has(_CAP_SYS_RESOURCE)) else {}
 
 
 def _has(capability: int) -> bool:

@@ -113,11 +113,13 @@ class Session:
         stage: Callable[[], None] | None = None,
         stdin: int = -1,
         own_group: bool = True,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         """Fork and execute CRIU. `hand_over` become its descriptors 4, 5, …
 
-        `stage` runs in the child before the program is executed (mount namespace, cgroup namespace);
-        what it raises is raised here.
+        `environment` is what it gets beside PATH; without it what binary.preload() says. `stage` runs in
+        the child before the program is executed (mount namespace, cgroup namespace); what it raises is
+        raised here.
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._said = os.memfd_create("criu-stderr")
@@ -127,7 +129,7 @@ class Session:
             if not self.pid:
                 _become(
                     self.program, theirs.fileno(), hand_over, stage, stdin, self._said, writer,
-                    own_group,
+                    own_group, binary.preload() if environment is None else environment,
                 )  # fmt: skip
             os.close(writer)
             self._socket = ours
@@ -314,6 +316,7 @@ def _become(
     stderr: int,
     report: int,
     own_group: bool,
+    extra: Mapping[str, str],
 ) -> None:
     """In the child: arrange descriptors and execute CRIU. Never returns."""
     try:
@@ -337,7 +340,7 @@ def _become(
         # A configuration file (/etc/criu/*.conf, $CRIU_CONFIG_FILE) would override what we ask for
         # without a word; CRIU reads none with this option.
         environment = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
-        environment |= binary.preload()
+        environment.update(extra)
         os.execve(program, [program, "--no-default-config", "swrk", str(_SOCKET)], environment)
     except BaseException as error:  # noqa: BLE001  the parent raises it
         os.write(report, str(error).encode()[:4000] or b"failed")

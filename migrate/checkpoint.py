@@ -23,6 +23,7 @@ from ocimig.migrate import descriptors, dump_request, external, mountinfo, netlo
 from ocimig.migrate.dump_request import CheckpointOptions
 from ocimig.migrate.image_place import ImagePlace, full
 from ocimig.migrate.signals import Deferred
+from ocimig.migrate.withholding import Memory, Withholding
 from ocimig.runtime import cgroups, lifecycle
 from ocimig.runtime import state as facts
 from ocimig.runtime.cgroups import layout
@@ -31,7 +32,7 @@ from ocimig.runtime.linux import proc
 from ocimig.runtime.state import ContainerState
 from ocimig.runtime.store import Store
 
-__all__ = ["CheckpointOptions", "Frozen", "checkpoint", "foresee"]
+__all__ = ["CheckpointOptions", "Frozen", "Memory", "checkpoint", "foresee"]
 LOG = "dump.log"
 
 
@@ -61,18 +62,20 @@ def checkpoint(
     *,
     on_frozen: OnFrozen | None = None,
     lock: bool = True,
+    memory: Memory | None = None,
 ) -> CheckpointImage:
     """Checkpoint a container; without `leave_running` it is gone afterwards.
 
     `on_frozen` is called while it is frozen: returning commits, raising lets it run on. `lock` false
-    is for a caller that holds the container's lock already.
+    is for a caller that holds the container's lock already. `memory` moves the memory by other means:
+    the images then speak of pages that are not in them.
     """
     if not lock:
-        return _Checkpoint(store, id, wanted, on_frozen).run()
+        return _Checkpoint(store, id, wanted, on_frozen, memory).run()
     held = store.lock(id, wait=False)
     try:
         with held:
-            work = _Checkpoint(store, id, wanted, on_frozen)
+            work = _Checkpoint(store, id, wanted, on_frozen, memory)
             made = work.run()
     except BlockingIOError:
         raise Busy(id=id) from None
@@ -99,7 +102,12 @@ class _Checkpoint:
     """One checkpoint in the making."""
 
     def __init__(
-        self, store: Store, id: str, wanted: CheckpointOptions, on_frozen: OnFrozen | None
+        self,
+        store: Store,
+        id: str,
+        wanted: CheckpointOptions,
+        on_frozen: OnFrozen | None,
+        memory: Memory | None,
     ) -> None:
         self.store = store
         self.wanted = wanted
@@ -117,6 +125,8 @@ class _Checkpoint:
         self.frozen: Frozen | None = None
         self.paused = facts.frozen(self.state)
         self.signals = Deferred()
+        self.memory = memory
+        self.withholding: Withholding | None = None
 
     def run(self) -> CheckpointImage:
         dump_request.refuse(self.wanted, self.store, self.state, self.spec)
@@ -126,13 +136,9 @@ class _Checkpoint:
             recover_lock.recover(self.store, self.state)
         program = binary.find()
         with rpc.Session(program) as session, self.signals:
-            session.start(own_group=not self.wanted.shell_job)
-            able = features.ask(session)
-            self._check(able)
-            entries.warm(program)
-            self.manifest = Manifest.new(self.state.id, able.version)
             self.place.prepare()
             try:
+                self._start(session)
                 self._dump(session)
                 self._finish()
             except BaseException as error:
@@ -142,9 +148,23 @@ class _Checkpoint:
                 if no_space is not None:
                     raise no_space from error
                 raise
+            finally:
+                if self.withholding is not None:
+                    self.withholding.close()
         return self.place.final
 
     # -- before ---------------------------------------------------------------------------------
+
+    def _start(self, session: rpc.Session) -> None:
+        environment = None
+        if self.memory is not None:
+            self.withholding = Withholding(self.memory, self.place.work)
+            environment = self.withholding.environment()
+        session.start(own_group=not self.wanted.shell_job, environment=environment)
+        able = features.ask(session)
+        self._check(able)
+        entries.warm(session.program)
+        self.manifest = Manifest.new(self.state.id, able.version)
 
     def _check(self, able: features.Features) -> None:
         if self.wanted.pre_dump:
@@ -273,6 +293,9 @@ class _Checkpoint:
         self.manifest.facts["streams"] = self.state.descriptors or descriptors.streams(pid)
         self.pids = inside
         self.times["looked"] = time.monotonic()
+        if self.withholding is not None:
+            self.withholding.ask(inside)
+            self.times["withheld"] = time.monotonic()
         return rpc.Answer([mount.declared() for mount in small] + [file.key for file in held])
 
     def _frozen(self, _: rpc.Notice) -> None:
@@ -280,6 +303,9 @@ class _Checkpoint:
         self.signals.check(f"{self.state.id} runs on")
         if self.wanted.pre_dump:
             return
+        if self.withholding is not None:
+            self.withholding.settle(self.place.partial.directory)
+            self.times["settled"] = time.monotonic()
         self._write_documents()
         if any(file.get("several") for file in self.manifest.facts.get("files", [])):
             entries.loosen_host_files(self.place.partial.directory, binary.find())

@@ -336,3 +336,27 @@ class LockLeftBehind(OcimigError):
     message = "the network of {id} could not be unlocked: {reason}"
     hint = "try: ocimig recover {id}"
     code = 22
+
+
+class NobodyToAttach(OcimigError):
+    """A connection came for a migration that no process of this host carries out."""
+
+    message = "nobody carries out migration {migration} here: {reason}"
+    hint = "see what became of it: ocimig recover"
+    code = 20
+
+
+class NeverConverged(OcimigError):
+    """The container writes faster than its memory travels, and was not to be frozen for so long."""
+
+    message = "container {id}: its memory never fits into the blackout that is allowed: {reason}"
+    hint = "allow more by --max-downtime, slow it down by --auto-converge, or --on-timeout stop"
+    code = 20
+
+
+class MemoryUnaccounted(OcimigError):
+    """CRIU left memory out of a dump that nobody asked it to leave out."""
+
+    message = "criu left out memory of process {pid}, which is not one of the container's"
+    hint = "the container runs on; please report this with the log of criu"
+    code = 20

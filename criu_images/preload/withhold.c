@@ -1,0 +1,280 @@
+/* Loaded into CRIU for a live migration: keeps memory that the destination holds out of a dump, and writes
+ * down exactly which pages it kept out. Reads no memory of the process, decides nothing.
+ *
+ * CRIU asks the kernel which pages of a mapping have to be saved: ioctl(PAGEMAP_SCAN) of /proc/PID/pagemap, or
+ * where the kernel lacks that, pread(2) of the same file. Both are asked here first; of the answer, what lies
+ * in the ranges of the file "withhold" is appended to the file "withheld", and CRIU sees the rest. The two
+ * are in the directory that OCIMIG_WITHHELD names; criu_images/withheld.py is the other side:
+ *
+ *   withhold   "ocimigW1", u64 count, count times {u64 pid, u64 start, u64 end}, sorted, disjoint; put in
+ *              place whole (rename) while CRIU waits in query-ext-files, so it is read at the first question
+ *              about memory and not before. No such file: nothing is withheld. Another content: CRIU fails.
+ *   withheld   any number of {u64 pid, u64 start, u64 end}; overlaps are possible. Not writable: CRIU fails.
+ */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define PUBLIC __attribute__((visibility("default")))
+#define PAGE 4096ul
+#define BATCH 512 /* records written to the log at once */
+
+/* include/uapi/linux/fs.h, since Linux 6.7 */
+struct scan {
+	uint64_t size, flags, start, end, walk_end, vec, vec_len, max_pages;
+	uint64_t category_inverted, category_mask, category_anyof_mask, return_mask;
+};
+struct region {
+	uint64_t start, end, categories;
+};
+#define SCAN _IOWR('f', 16, struct scan)
+#define IS_PRESENT (1ull << 3)
+#define IS_SWAPPED (1ull << 4)
+#define IS_GUARD (1ull << 8)
+
+/* Documentation/admin-guide/mm/pagemap.rst */
+#define ENTRY_GUARD (1ull << 58)
+#define ENTRY_SWAPPED (1ull << 62)
+#define ENTRY_PRESENT (1ull << 63)
+
+struct range {
+	uint64_t pid, start, end;
+};
+struct head {
+	char magic[8];
+	uint64_t count;
+};
+
+static const struct range *ranges;
+static uint64_t count;
+static int log_fd = -1;
+static struct range batch[BATCH];
+static int batched;
+
+static int bad(void)
+{
+	errno = EUCLEAN; /* CRIU prints it; the file beside it tells the rest */
+	return -1;
+}
+
+static int check(const struct head *head, uint64_t size)
+{
+	const struct range *at = (const struct range *)(head + 1);
+
+	if (size < sizeof *head || memcmp(head->magic, "ocimigW1", 8) ||
+	    head->count != (size - sizeof *head) / sizeof *at || (size - sizeof *head) % sizeof *at)
+		return bad();
+	for (uint64_t i = 0; i < head->count; i++, at++)
+		if (at->start >= at->end || (at->start | at->end) % PAGE ||
+		    (i && (at[-1].pid > at->pid || (at[-1].pid == at->pid && at[-1].end > at->start))))
+			return bad();
+	return 0;
+}
+
+/* 1: there are ranges, 0: there is nothing to withhold (yet), -1: errno. */
+static int load(void)
+{
+	const char *place = getenv("OCIMIG_WITHHELD");
+	char path[4096];
+	struct stat about;
+	void *head;
+	int fd;
+
+	if (count || !place)
+		return count > 0;
+	snprintf(path, sizeof path, "%s/withhold", place);
+	fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0)
+		return errno == ENOENT ? 0 : -1;
+	if (fstat(fd, &about) || about.st_size < (off_t)sizeof(struct head)) {
+		close(fd);
+		return bad();
+	}
+	head = mmap(NULL, about.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+	close(fd);
+	if (head == MAP_FAILED || check(head, about.st_size))
+		return -1;
+	snprintf(path, sizeof path, "%s/withheld", place);
+	log_fd = open(path, O_WRONLY | O_APPEND | O_CLOEXEC | O_NOFOLLOW);
+	if (log_fd < 0)
+		return -1;
+	/* CRIU hands out low numbers to its children: out of their way, as its own service descriptors are. */
+	fd = fcntl(log_fd, F_DUPFD_CLOEXEC, 700);
+	if (fd >= 0) {
+		close(log_fd);
+		log_fd = fd;
+	}
+	ranges = (const struct range *)((struct head *)head + 1);
+	count = ((struct head *)head)->count;
+	return count > 0;
+}
+
+/* Whose memory a descriptor of CRIU's tells of; 0 when it is no pagemap of another process. The number is
+ * closed and used again for the next process, so it is asked every time: a microsecond. */
+static uint64_t whose(int fd)
+{
+	char link[48], path[64], tail[9];
+	unsigned long pid;
+	ssize_t size;
+
+	snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+	size = readlink(link, path, sizeof path - 1);
+	if (size <= 0)
+		return 0;
+	path[size] = '\0';
+	return sscanf(path, "/proc/%lu/%8s", &pid, tail) == 2 && !strcmp(tail, "pagemap") ? pid : 0;
+}
+
+/* The first range of `pid` that ends behind `at`; NULL when there is none. */
+static const struct range *behind(uint64_t pid, uint64_t at)
+{
+	uint64_t low = 0, high = count;
+
+	while (low < high) {
+		uint64_t middle = (low + high) / 2;
+
+		if (ranges[middle].pid < pid || (ranges[middle].pid == pid && ranges[middle].end <= at))
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low < count && ranges[low].pid == pid ? ranges + low : NULL;
+}
+
+static int flush(void)
+{
+	ssize_t size = batched * sizeof *batch;
+
+	batched = 0;
+	if (!size || write(log_fd, batch, size) == size)
+		return 0;
+	errno = EIO;
+	return -1;
+}
+
+static int note(uint64_t pid, uint64_t start, uint64_t end)
+{
+	struct range *last = batched ? &batch[batched - 1] : NULL;
+
+	if (last && last->pid == pid && last->end == start) {
+		last->end = end;
+		return 0;
+	}
+	if (batched == BATCH && flush())
+		return -1;
+	batch[batched++] = (struct range){ pid, start, end };
+	return 0;
+}
+
+/* Cut the ranges out of `found`, which becomes longer where one lies in the middle of a region: what does not
+ * fit is left for CRIU's next question, which begins at walk_end. */
+static int cut(uint64_t pid, const struct region *found, int n, struct scan *scan)
+{
+	struct region *out = (struct region *)(uintptr_t)scan->vec;
+	uint64_t used = 0;
+
+	for (int i = 0; i < n; i++) {
+		uint64_t at = found[i].start, end = found[i].end;
+		const struct range *range = found[i].categories & IS_GUARD ? NULL : behind(pid, at);
+
+		while (at < end) {
+			uint64_t stop = end;
+
+			if (range && range->pid == pid && range->start <= at) {
+				stop = range->end < end ? range->end : end;
+				if (note(pid, at, stop))
+					return -1;
+				range = ++range < ranges + count ? range : NULL;
+			} else {
+				if (used == scan->vec_len) {
+					scan->walk_end = at;
+					return flush() ? -1 : (int)used;
+				}
+				if (range && range->pid == pid && range->start < end)
+					stop = range->start;
+				out[used++] = (struct region){ at, stop, found[i].categories };
+			}
+			at = stop;
+		}
+	}
+	return flush() ? -1 : (int)used;
+}
+
+PUBLIC int ioctl(int fd, unsigned long request, ...)
+{
+	static int (*real)(int, unsigned long, void *);
+	struct scan *scan, whole;
+	struct region *found;
+	uint64_t pid;
+	va_list rest;
+	int n;
+
+	va_start(rest, request);
+	scan = va_arg(rest, void *);
+	va_end(rest);
+	if (!real)
+		real = dlsym(RTLD_NEXT, "ioctl");
+	/* Other questions (guard regions, a probe of the kernel) have other masks. */
+	if (request != SCAN || !(scan->category_anyof_mask & (IS_PRESENT | IS_SWAPPED)) || !scan->vec_len)
+		return real(fd, request, scan);
+	pid = whose(fd);
+	if (!pid || !(n = load()))
+		return real(fd, request, scan);
+	if (n < 0)
+		return -1;
+	found = malloc(scan->vec_len * sizeof *found);
+	if (!found)
+		return -1;
+	whole = *scan;
+	whole.vec = (uintptr_t)found;
+	n = real(fd, request, &whole);
+	if (n >= 0) {
+		scan->walk_end = whole.walk_end;
+		n = cut(pid, found, n, scan);
+	}
+	free(found);
+	return n;
+}
+
+/* Kernels before 6.7. A page of zeros that was only read counts as withheld too: harmless, it is held or it
+ * is fetched. */
+PUBLIC ssize_t pread64(int fd, void *buffer, size_t size, off_t offset)
+{
+	static ssize_t (*real)(int, void *, size_t, off_t);
+	uint64_t pid, at, *entry = buffer;
+	ssize_t got;
+	int loaded;
+
+	if (!real)
+		real = dlsym(RTLD_NEXT, "pread64");
+	got = real(fd, buffer, size, offset);
+	if (got <= 0 || (got | offset) % sizeof *entry || !getenv("OCIMIG_WITHHELD") || !(pid = whose(fd)))
+		return got;
+	loaded = load();
+	if (loaded <= 0)
+		return loaded ? -1 : got;
+	at = (uint64_t)offset / sizeof *entry * PAGE;
+	for (ssize_t i = got / sizeof *entry; i > 0; i--, at += PAGE, entry++) {
+		const struct range *range;
+
+		if (!(*entry & (ENTRY_PRESENT | ENTRY_SWAPPED)) || *entry & ENTRY_GUARD)
+			continue;
+		range = behind(pid, at);
+		if (!range || range->start > at)
+			continue;
+		if (note(pid, at, at + PAGE))
+			return -1;
+		*entry &= ~(ENTRY_PRESENT | ENTRY_SWAPPED);
+	}
+	return flush() ? -1 : got;
+}

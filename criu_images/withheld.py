@@ -1,0 +1,87 @@
+"""Which memory CRIU keeps out of a dump, and which it did keep out. The other side of preload/withhold.c;
+never reads memory itself.
+
+    <directory>/withhold    "ocimigW1", u64 count, count times {u64 pid, u64 start, u64 end}; sorted
+    <directory>/withheld    any number of {u64 pid, u64 start, u64 end}, as CRIU asked; may overlap
+
+Little endian, addresses in bytes, ends exclusive, pids as the host counts them. `withhold` is put in place
+whole, by a rename, while CRIU waits; CRIU fails on one that is not whole, and where it cannot write `withheld`.
+"""
+
+import os
+import struct
+from collections.abc import Iterable, Mapping
+
+from ocimig import files
+from ocimig.criu_images import binary
+from ocimig.criu_images.errors import BadImage
+from ocimig.files import Fd
+
+Run = tuple[int, int]
+_HEAD = struct.Struct("<8sQ")
+_RECORD = struct.Struct("<QQQ")
+_MAGIC = b"ocimigW1"
+_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Withheld:
+    """One dump's two files, in a directory that is ours alone. Made before CRIU starts."""
+
+    def __init__(self, directory: str) -> None:
+        self._wanted = os.path.join(directory, "withhold")
+        self._log = os.path.join(directory, "withheld")
+        self.directory = os.path.abspath(directory)
+        self.remove()
+        with Fd(os.open(self._log, _FLAGS, 0o600)):
+            pass
+
+    def environment(self) -> dict[str, str]:
+        """For CRIU; raises CriuMissing where the shared object is not compiled."""
+        return binary.preload(needed=True) | {"OCIMIG_WITHHELD": self.directory}
+
+    def write(self, ranges: Mapping[int, Iterable[Run]]) -> None:
+        """What to withhold, by host pid. To be called while CRIU waits, once. The runs of one pid have
+        to be sorted and disjoint."""
+        packed = [
+            _RECORD.pack(pid, start, end)
+            for pid in sorted(ranges)
+            for start, end in ranges[pid]
+            if start < end
+        ]
+        new = f"{self._wanted}.new"
+        with Fd(os.open(new, _FLAGS, 0o600)) as file:
+            files.write_all(file, _HEAD.pack(_MAGIC, len(packed)) + b"".join(packed))
+        os.rename(new, self._wanted)
+
+    def read(self) -> dict[int, list[Run]]:
+        """What CRIU would have saved and did not: by host pid, sorted and disjoint. Raises BadImage."""
+        with open(self._log, "rb") as file:
+            text = file.read()
+        if len(text) % _RECORD.size:
+            raise BadImage(path=self._log, reason="it ends in the middle of a record")
+        found: dict[int, list[Run]] = {}
+        for pid, start, end in _RECORD.iter_unpack(text):
+            if start >= end:
+                raise BadImage(path=self._log, reason="it has a run that ends before it begins")
+            found.setdefault(pid, []).append((start, end))
+        return {pid: joined(runs) for pid, runs in found.items()}
+
+    def remove(self) -> None:
+        """Both files; fine when there are none."""
+        for path in (self._wanted, f"{self._wanted}.new", self._log):
+            try:
+                os.unlink(path)
+            except FileNotFoundError:
+                pass
+
+
+def joined(runs: Iterable[Run]) -> list[Run]:
+    """Sorted; what touches or overlaps is one run."""
+    found: list[Run] = []
+    for start, end in sorted(runs):
+        if found and start <= found[-1][1]:
+            if end > found[-1][1]:
+                found[-1] = (found[-1][0], end)
+        else:
+            found.append((start, end))
+    return found

@@ -1,0 +1,94 @@
+"""A dump without the memory that the destination holds already: whose, which, and what of it was left out.
+Decides nothing about memory and reads none of it; `Memory` does.
+
+    query-ext-files   every process stands still: Memory.withhold says which ranges CRIU shall leave out
+    (CRIU dumps)      the shared object in it (criu_images/preload/withhold.c) notes the pages it left out
+    post-dump         Memory.withheld is told exactly those, and they are entered in the images as lazy
+"""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
+
+from ocimig.criu_images import assemble
+from ocimig.criu_images.withheld import Withheld
+from ocimig.migrate.errors import MemoryUnaccounted
+from ocimig.migrate.memory.runs import PAGE, Run, merge, subtract
+from ocimig.runtime.linux import proc
+
+
+class Memory(Protocol):
+    """Who moves the memory of a container by other means than CRIU's images."""
+
+    def withhold(self, tasks: Mapping[int, int]) -> Mapping[int, Sequence[Run]]:
+        """Which ranges (bytes, page aligned, sorted, disjoint) CRIU shall leave out, by host pid.
+
+        `tasks` is every process with memory: host pid → pid in the container's pid namespace. All of them
+        are stopped, and stay so until `withheld` returned. Ranges may hold pages that do not exist.
+        """
+        ...
+
+    def withheld(self, runs: Mapping[int, Sequence[Run]]) -> None:
+        """Exactly the pages that CRIU left out, by host pid: from here on they are in no image. What
+        this raises lets the container run on."""
+        ...
+
+
+class Withholding:
+    """The memory of one dump."""
+
+    def __init__(self, memory: Memory, directory: str) -> None:
+        self._memory = memory
+        self._files = Withheld(directory)
+        self._tasks: dict[int, int] = {}
+        self.pages = 0  # left out, in all
+
+    def environment(self) -> dict[str, str]:
+        """For CRIU. Raises CriuMissing."""
+        return self._files.environment()
+
+    def ask(self, pids: Iterable[int]) -> None:
+        """In query-ext-files."""
+        self._tasks = tasks(pids)
+        wanted = self._memory.withhold(self._tasks)
+        self._files.write(
+            {pid: subtract(list(runs), stack_pages(pid)) for pid, runs in wanted.items() if runs}
+        )
+
+    def settle(self, directory: str) -> None:
+        """In post-dump. Raises MemoryUnaccounted."""
+        found = self._files.read()
+        strangers = set(found) - set(self._tasks)
+        if strangers:
+            raise MemoryUnaccounted(pid=min(strangers))
+        self._memory.withheld(found)
+        for pid, runs in found.items():
+            self.pages += assemble.merge(directory, self._tasks[pid], runs)
+
+    def close(self) -> None:
+        """Remove the two files, whatever became of the dump."""
+        self._files.remove()
+
+
+def tasks(pids: Iterable[int]) -> dict[int, int]:
+    """Host pid → pid in its own pid namespace, of those that have memory (a zombie has none)."""
+    found = {}
+    for pid in pids:
+        status = proc.status(pid)
+        if status is not None and "VmSize" in status:
+            found[pid] = int(status.get("NSpid", str(pid)).split()[-1])
+    return found
+
+
+def stack_pages(pid: int) -> list[Run]:
+    """The page that the stack pointer of each thread is in: CRIU never restores those lazily (is_stack in
+    criu/mem.c), since they are written while the memory of the process is still being put together."""
+    found = set()
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{thread}/syscall", "rb", buffering=0) as file:
+            words = file.read(256).split()
+        # "number arguments stack-pointer program-counter", or "-1 stack-pointer program-counter"
+        if len(words) >= 3:
+            found.add(int(words[-2], 16) // PAGE * PAGE)
+    return merge((page, page + PAGE) for page in found)
+

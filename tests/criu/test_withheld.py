@@ -1,0 +1,141 @@
+"""A dump without the memory that travels by other means, put together again with it."""
+
+import os
+import struct
+from collections.abc import Mapping, Sequence
+
+import pytest
+
+from ocimig.criu_images import pagemap
+from ocimig.migrate import checkpoint
+from ocimig.migrate.checkpoint import CheckpointOptions
+from ocimig.migrate.memory.runs import PAGE, Run, merge, subtract, total
+from ocimig.migrate.withholding import stack_pages
+from ocimig.runtime.store import Store
+from ocimig_testkit.box import Box
+
+pytestmark = [pytest.mark.root, pytest.mark.criu, pytest.mark.busybox]
+_PRESENT, _SWAPPED, _FILE = 1 << 63, 1 << 62, 1 << 61
+
+
+class Copy:
+    """Withholds all private anonymous memory, and keeps what was left out."""
+
+    def __init__(self) -> None:
+        self.tasks: dict[int, int] = {}
+        self.present: dict[int, list[Run]] = {}
+        self.left_out: dict[int, list[Run]] = {}
+        self.pages: dict[tuple[int, int], bytes] = {}  # (pid in the container, address)
+        self.order: list[str] = []
+
+    def withhold(self, tasks: Mapping[int, int]) -> Mapping[int, Sequence[Run]]:
+        """Everything that may be lazy; which of it is there is noted for comparison."""
+        self.order.append("withhold")
+        self.tasks = dict(tasks)
+        wanted = {pid: _anonymous(pid) for pid in tasks}
+        for pid, runs in wanted.items():
+            self.present[pid] = subtract(_present(pid, runs), stack_pages(pid))
+        return wanted
+
+    def withheld(self, runs: Mapping[int, Sequence[Run]]) -> None:
+        """Read what CRIU did not."""
+        self.order.append("withheld")
+        self.left_out = {pid: list(found) for pid, found in runs.items()}
+        for pid, found in runs.items():
+            with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
+                for start, end in found:
+                    for at in range(start, end, PAGE):
+                        self.pages[self.tasks[pid], at] = os.pread(memory.fileno(), PAGE, at)
+
+    def put_in(self, directory: str) -> None:
+        """Make of the images classic ones: every lazy page present, its content in its place."""
+        for vpid in self.tasks.values():
+            path = os.path.join(directory, f"pagemap-{vpid}.img")
+            found = pagemap.read(path)
+            pages = os.path.join(directory, f"pages-{found.pages_id}.img")
+            entries = []
+            with open(pages, "rb") as old, open(f"{pages}.new", "wb") as new:
+                for entry in found.entries:
+                    if entry.flags & pagemap.PRESENT:
+                        new.write(old.read(entry.pages * PAGE))
+                    else:
+                        new.writelines(
+                            self.pages[vpid, at] for at in range(entry.start, entry.end, PAGE)
+                        )
+                    entries.append(entry._replace(flags=entry.flags | pagemap.PRESENT))
+                assert not old.read()
+            os.rename(f"{pages}.new", pages)
+            pagemap.write(path, found._replace(entries=entries))
+
+
+def _anonymous(pid: int) -> list[Run]:
+    found = []
+    with open(f"/proc/{pid}/smaps") as smaps:
+        for line in smaps:
+            words = line.split()
+            if "-" in words[0] and not words[0].endswith(":"):
+                start, end = (int(word, 16) for word in words[0].split("-"))
+                eligible = words[1][3] == "p" and words[4] == "0" and words[5:] != ["[vsyscall]"]
+            elif words[0] == "VmFlags:" and eligible and not {"lo", "ht", "pf", "io"} & {*words}:
+                found.append((start, end))
+    return merge(found)
+
+
+def _present(pid: int, runs: list[Run]) -> list[Run]:
+    """By another way than the one CRIU asks: the entries of /proc/PID/pagemap. Zero pages do not count."""
+    found = []
+    zero = _zero_frame()
+    with open(f"/proc/{pid}/pagemap", "rb", buffering=0) as file:
+        for start, end in runs:
+            for at in range(start, end, PAGE):
+                (entry,) = struct.unpack("<Q", os.pread(file.fileno(), 8, at // PAGE * 8))
+                frame = entry & ((1 << 55) - 1)
+                there = entry & (_PRESENT | _SWAPPED) and not entry & _FILE
+                if there and not (entry & _PRESENT and frame == zero):
+                    found.append((at, at + PAGE))
+    return merge(found)
+
+
+def _zero_frame() -> int:
+    """The frame of the one page of zeros that everything unwritten shares."""
+    import ctypes
+    import mmap
+
+    memory = mmap.mmap(-1, 16 * PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    assert memory[5 * PAGE] == 0  # reading maps it
+    here = ctypes.c_char.from_buffer(memory)
+    address = ctypes.addressof(here) + 5 * PAGE
+    with open("/proc/self/pagemap", "rb", buffering=0) as file:
+        (entry,) = struct.unpack("<Q", os.pread(file.fileno(), 8, address // PAGE * 8))
+    del here
+    memory.close()
+    assert isinstance(entry, int)
+    return entry & ((1 << 55) - 1)
+
+
+def _dump(box: Box, memory: Copy, **options: bool) -> checkpoint.Frozen:
+    seen: list[checkpoint.Frozen] = []
+    store = Store(str(box.ocimig.root))
+    wanted = CheckpointOptions(image_path=str(box.image), seal=False, keep=True, **options)
+    checkpoint.checkpoint(store, box.id, wanted, on_frozen=seen.append, memory=memory)
+    return seen[0]
+
+
+@pytest.mark.parametrize("argv", [("count", "64"), ("family",)])
+def test_memory_left_out_and_put_in_again_is_the_same(box: Box, argv: tuple[str, ...]) -> None:
+    """Every page that was there is left out and told; with them the images restore as any others."""
+    box.run(*argv)
+    memory = Copy()
+    frozen = _dump(box, memory)
+    assert memory.order == ["withhold", "withheld"]
+    assert memory.left_out == {pid: runs for pid, runs in memory.present.items() if runs}
+    kept = sum(file.stat().st_size for file in box.image.glob("pages-*.img"))
+    assert kept < sum(map(total, memory.left_out.values())) or argv == ("family",)
+    memory.put_in(str(box.image))
+    frozen.image.seal(frozen.manifest)
+    box.ocimig("delete", "--force", box.id)
+    box.restore()
+    box.goes_on()
+    numbers = [number for number, _ in box.lines()]
+    assert numbers == list(range(len(numbers)))
+    assert len({checksum for _, checksum in box.lines()}) == 1
