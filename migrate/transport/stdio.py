@@ -3,6 +3,7 @@
 import errno
 import os
 import select
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -16,18 +17,35 @@ class StdioChannel:
         self.host = host
         self._stdin = stdin
         self._stdout = stdout
+        self._interrupted = ""
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        weakref.finalize(self, os.close, self._wake)  # not in close(): a reader may wait for it
         for fd in (stdin, stdout):
             os.set_blocking(fd, False)
 
     def read(self, size: int, timeout: float | None = None) -> bytes:
         """See Channel."""
-        with lost_link(self.host):
-            return read_some(self._stdin, size, timeout)
+        with lost_link(self.host, self._why):
+            self._check()
+            return read_some(self._stdin, size, timeout, self._wake)
 
     def write(self, data: bytes | memoryview, timeout: float | None = None) -> None:
         """See Channel."""
-        with lost_link(self.host):
-            write_whole(self._stdout, data, timeout)
+        with lost_link(self.host, self._why):
+            self._check()
+            write_whole(self._stdout, data, timeout, self._wake)
+
+    def interrupt(self, reason: str) -> None:
+        """From any thread: every read and write, one that waits too, is LinkLost from here on."""
+        self._interrupted = reason
+        os.eventfd_write(self._wake, 1)
+
+    def _check(self) -> None:
+        if self._interrupted:
+            raise OSError(errno.ECANCELED, self._interrupted)
+
+    def _why(self) -> str:
+        return self._interrupted
 
     def close_write(self) -> None:
         """See Channel. The number stays taken, so that nothing else becomes standard output."""
@@ -70,30 +88,38 @@ def lost_link(host: str, why: Callable[[], str] = str) -> Iterator[None]:
         raise LinkLost(host=host, reason="it was closed here") from None
 
 
-def read_some(fd: int, size: int, timeout: float | None) -> bytes:
-    """read(2) on a non-blocking descriptor: waits for at least one byte, or b"" at the end."""
+def read_some(fd: int, size: int, timeout: float | None, wake: int = -1) -> bytes:
+    """read(2) on a non-blocking descriptor: waits for at least one byte, or b"" at the end.
+
+    Raises OSError ECANCELED when `wake` can be read while it waits.
+    """
     while True:
         try:
             return os.read(fd, size)
         except BlockingIOError:
-            _await(fd, select.POLLIN, timeout)
+            _await(fd, select.POLLIN, timeout, wake)
         except ConnectionResetError:  # a socket whose other end closed with our data unread
             return b""
 
 
-def write_whole(fd: int, data: bytes | memoryview, timeout: float | None) -> None:
-    """write(2) on a non-blocking descriptor until all of it is gone."""
+def write_whole(fd: int, data: bytes | memoryview, timeout: float | None, wake: int = -1) -> None:
+    """write(2) on a non-blocking descriptor until all of it is gone; `wake` as in read_some()."""
     view = memoryview(data)
     while view:
         try:
             view = view[os.write(fd, view) :]
         except BlockingIOError:
-            _await(fd, select.POLLOUT, timeout)
+            _await(fd, select.POLLOUT, timeout, wake)
 
 
-def _await(fd: int, event: int, timeout: float | None) -> None:
+def _await(fd: int, event: int, timeout: float | None, wake: int) -> None:
     """Wait until `fd` can be read or written."""
     poll = select.poll()
     poll.register(fd, event)
-    if not poll.poll(None if timeout is None else timeout * 1000):
+    if wake >= 0:
+        poll.register(wake, select.POLLIN)
+    ready = poll.poll(None if timeout is None else timeout * 1000)
+    if not ready:
         raise TimeoutError("no progress")
+    if any(number == wake for number, _ in ready):
+        raise OSError(errno.ECANCELED, os.strerror(errno.ECANCELED))

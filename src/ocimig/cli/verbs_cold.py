@@ -155,6 +155,8 @@ COLD = {
             "agent", "ocimig.cli.commands.migrate:agent",
             "the far side of a migration, on standard input and output",
             arguments="", minimum=0, maximum=0, contract=False, hidden=True,
+            options=(Option("--attach", "give these streams to the agent of a migration under way",
+                            TEXT, "MIGRATION", hidden=True),),
         ),
         Verb(
             "doctor", "ocimig.cli.commands.doctor:doctor",
