@@ -360,3 +360,12 @@ class MemoryUnaccounted(OcimigError):
     message = "criu left out memory of process {pid}, which is not one of the container's"
     hint = "the container runs on; please report this with the log of criu"
     code = 20
+
+
+class CannotSlowDown(OcimigError):
+    """The container's share of the processor cannot be limited."""
+
+    message = "the container cannot be slowed down: {reason}"
+    hint = (
+        "leave out --auto-converge; --max-downtime and --timeout say when it is frozen all the same"
+    )
