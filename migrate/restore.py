@@ -273,6 +273,8 @@ class Restoration:
         self.store.save(self.state, sync=False)
         if self.wanted.pid_file:
             files.write_atomic(self.wanted.pid_file, str(notice.pid).encode(), 0o644, sync=False)
+        if self.wanted.page_handler is not None:
+            self.wanted.page_handler.fill()
         if self._on_restored is not None:
             self._on_restored(notice.pid)
         self.times["released"] = time.monotonic()

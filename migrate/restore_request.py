@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ocimig.criu_images import options, rpc
 from ocimig.criu_images.image import Manifest
@@ -11,6 +11,9 @@ from ocimig.migrate import descriptors, stage
 from ocimig.migrate.dump_request import NAMESPACE_KEYS
 from ocimig.migrate.errors import RestoreFailed
 from ocimig.migrate.external import External
+
+if TYPE_CHECKING:
+    from ocimig.migrate.lazy.handler import PageHandler
 
 LOG = "restore.log"
 _EITHER = ("tcp_established", "ext_unix_sk", "shell_job", "file_locks", "tcp_close")
@@ -26,7 +29,7 @@ class RestoreOptions:
     `stdio` are the descriptors that take the place of the container's pipes. Its network is built by
     `connect` in a namespace (a descriptor), which returns the facts of it; or `netns` is that namespace,
     built before, and `network` are its facts. `verify` false is only for images that were verified
-    already.
+    already. `page_handler` serves the memory of a restore with `lazy_pages`; its directory is `work_path`.
     """
 
     image_path: str = "checkpoint"
@@ -56,6 +59,7 @@ class RestoreOptions:
     netns: int = -1
     network: dict[str, Any] | None = None
     verify: bool = True
+    page_handler: "PageHandler | None" = None
 
 
 @dataclass(slots=True)

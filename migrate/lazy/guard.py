@@ -1,0 +1,279 @@
+"""Whoever keeps a page handler alive: holds a second copy of everything it has. Never copies a page.
+
+A userfaultfd that nobody holds open is gone, and with it every page that had not come: the container would
+read zeros. So the guard has each one first and hands on copies; when the handler dies it starts another,
+and where that is not possible it says `lost`, whose task it is to end the container.
+"""
+
+import os
+import select
+import socket
+import struct
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from ocimig import log
+from ocimig.files import Fd
+from ocimig.migrate.lazy import channel as channels
+from ocimig.migrate.lazy import events, server
+from ocimig.migrate.lazy.channel import Channel
+from ocimig.migrate.lazy.pieces import Piece
+from ocimig.migrate.memory.runs import Run
+
+_FINISHED = 0x52535446  # criu/uffd.c: LAZY_PAGES_RESTORE_FINISHED
+_RESTARTS = 5
+_PID = struct.Struct("=i")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A file that pages of one address space lie in; with `punch` they are given back as they are used."""
+
+    fd: int
+    pieces: Sequence[tuple[int, int, int]]  # start, end (addresses), offset in the file
+    punch: bool = False
+
+
+@dataclass(slots=True)
+class _Task:
+    pid: int
+    uffd: int  # -1 when it has everything, or has ended
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of it. Bytes, faults answered, address spaces forked meanwhile, handlers that died."""
+
+    bytes: int = 0
+    faults: int = 0
+    forks: int = 0
+    restarts: int = 0
+    reason: str = ""  # why memory was lost, or empty
+    ended: threading.Event = field(default_factory=threading.Event)
+
+
+class Guard:
+    """The handler's process, CRIU's connection to it, and a thread that watches both."""
+
+    def __init__(self, listener: socket.socket, lost: Callable[[str], None]) -> None:
+        self.outcome = Outcome()
+        self.tasks: dict[int, _Task] = {}
+        self.pid = 0
+        self._lost = lost
+        self._listener: socket.socket | None = listener
+        self._criu: socket.socket | None = None
+        self._record = events.Record()
+        self._sources: dict[int, list[Source]] = {}
+        self._hot: dict[int, list[Run]] = {}
+        self._filling = False
+        self._lock = threading.Lock()
+        self._channel: Channel | None = None
+        self._over = False
+        self._stop, self._stopper = os.pipe()
+        self._fork()
+        self._thread = threading.Thread(target=self._watch, name="page guard", daemon=True)
+        self._thread.start()
+
+    # -- what the agent says --------------------------------------------------------------------------
+
+    def serve(
+        self, spaces: Mapping[int, Sequence[Source]], hot: Mapping[int, Sequence[Run]]
+    ) -> None:
+        """Where the memory of each process lies. The descriptors stay the caller's."""
+        with self._lock:
+            self._hot |= {pid: list(runs) for pid, runs in hot.items()}
+            for pid, sources in spaces.items():
+                kept = [Source(os.dup(each.fd), each.pieces, each.punch) for each in sources]
+                self._sources[pid] = kept
+                self._tell_space(pid)
+
+    def fill(self) -> None:
+        """Everything is restored: fill ahead of the faults, hot runs first."""
+        with self._lock:
+            self._filling = True
+            self._tell({"do": "fill"})
+
+    def close(self) -> None:
+        """End the handler. Whoever still waits for a page gets zeros: nobody may."""
+        os.write(self._stopper, b"x")
+        self._thread.join()
+        for fd in (self._stop, self._stopper):
+            os.close(fd)
+
+    # -- the handler ----------------------------------------------------------------------------------
+
+    def _fork(self) -> None:
+        ours, theirs = channels.pair()
+        pid = os.fork()
+        if not pid:
+            server.serve(theirs, self._record)
+        theirs.close()
+        self.pid = pid
+        self._channel = ours
+
+    def _tell(self, document: dict[str, Any], fds: Sequence[int] = ()) -> None:
+        if self._channel is not None:
+            with suppress(BrokenPipeError, ConnectionResetError):  # its end is seen by the thread
+                self._channel.send(document, list(fds))
+
+    def _tell_space(self, pid: int) -> None:
+        sources = self._sources[pid]
+        pieces = [
+            Piece(start, end, pid << 8 | index, offset)
+            for index, source in enumerate(sources)
+            for start, end, offset in source.pieces
+        ]
+        with Fd(channels.table(pieces)) as table:
+            self._tell(
+                {
+                    "do": "space",
+                    "pid": pid,
+                    "files": [pid << 8 | index for index in range(len(sources))],
+                    "punch": [source.punch for source in sources],
+                },
+                [table, *(source.fd for source in sources)],
+            )
+        hot = [Piece(start, end, 0, 0) for start, end in self._hot.get(pid, ())]
+        with Fd(channels.table(hot)) as table:
+            self._tell({"do": "hot", "pid": pid}, [table])
+
+    def _restart(self) -> None:
+        """Another handler in the place of one that died."""
+        self.outcome.restarts += 1
+        log.warning("the page handler died; another takes over")
+        self._fork()
+        with self._lock:
+            for pid in self._sources:
+                self._tell_space(pid)
+            for serial, task in self.tasks.items():
+                fds = [task.uffd] if task.uffd >= 0 else []
+                self._tell({"do": "task", "serial": serial, "pid": task.pid}, fds)
+            self._tell({"do": "resume"})
+            if self._filling:
+                self._tell({"do": "fill"})
+
+    # -- the thread -----------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        try:
+            while not self._over:
+                self._wait()
+        except Exception as error:  # noqa: BLE001  whatever it was: the memory is not safe any more
+            self._lose(f"{type(error).__name__}: {error}")
+        self._clear()
+        self.outcome.ended.set()
+
+    def _wait(self) -> None:
+        poller = select.poll()
+        assert self._channel is not None
+        for each in (self._stop, self._channel, self._listener, self._criu):
+            if each is not None:
+                poller.register(each, select.POLLIN)
+        ready = {fd for fd, _ in poller.poll()}
+        if self._stop in ready:
+            self._over = True
+        elif self._channel.fileno() in ready:
+            self._hear()
+        elif self._criu is not None and self._criu.fileno() in ready:
+            self._receive_task()
+        elif self._listener is not None and self._listener.fileno() in ready:
+            self._criu, _ = self._listener.accept()
+            self._listener.close()
+            self._listener = None
+
+    def _receive_task(self) -> None:
+        """The protocol of criu/uffd.c: a pid, negative for a zombie, then a descriptor with one byte."""
+        assert self._criu is not None
+        word = self._criu.recv(_PID.size, socket.MSG_WAITALL)
+        if len(word) < _PID.size or _PID.unpack(word)[0] == _FINISHED:
+            self._criu.close()
+            self._criu = None
+            return
+        (pid,) = _PID.unpack(word)
+        if pid < 0:
+            return
+        data, fds, _, _ = socket.recv_fds(self._criu, 1, 1, socket.MSG_CMSG_CLOEXEC)
+        if not data or not fds:
+            raise ValueError(f"CRIU sent no userfaultfd for process {pid}")
+        with self._lock:
+            serial = len(self.tasks) + 1
+            self.tasks[serial] = _Task(pid, fds[0])
+            self._tell({"do": "task", "serial": serial, "pid": pid}, fds)
+
+    def _hear(self) -> None:
+        assert self._channel is not None
+        try:
+            message = self._channel.receive()
+        except ConnectionResetError:
+            message = None
+        if message is None:
+            self._died()
+            return
+        document, fds = message
+        did = document["did"]
+        if did == "fork":
+            serial = int(document["serial"])
+            self.tasks[serial] = _Task(int(document["pid"]), fds[0])
+        elif did == "done":
+            self._forget(int(document["serial"]))
+        elif did == "filled":
+            self.outcome.bytes += int(document["bytes"])
+            self.outcome.faults += int(document["faults"])
+            self.outcome.forks += int(document["forks"])
+            self._over = True
+        else:
+            log.warning(f"page handler: {document['reason']}")
+
+    def _died(self) -> None:
+        assert self._channel is not None
+        self._channel.close()
+        self._channel = None
+        os.waitpid(self.pid, 0)
+        self.pid = 0
+        children = {
+            server.CHILD + event.slot
+            for event in self._record.replay()
+            if event.kind == events.FORK
+        }
+        if self.outcome.restarts >= _RESTARTS:
+            self._lose("the page handler died again and again")
+        elif not self._record.whole or not children <= set(self.tasks):
+            self._lose("the page handler died and what it knew is lost")
+        else:
+            self._restart()
+
+    def _lose(self, reason: str) -> None:
+        """Memory that cannot come any more: the container ends before it reads zeros."""
+        self.outcome.reason = reason
+        self._over = True
+        if any(task.uffd >= 0 for task in self.tasks.values()):
+            self._lost(reason)
+
+    def _forget(self, serial: int) -> None:
+        task = self.tasks[serial]
+        if task.uffd >= 0:
+            os.close(task.uffd)
+            task.uffd = -1
+
+    def _clear(self) -> None:
+        if self._channel is not None:
+            self._channel.close()
+        if self.pid:
+            pid, self.pid = self.pid, 0
+            if not self._filled_by_itself(pid):
+                os.kill(pid, 9)
+                os.waitpid(pid, 0)
+        for serial in self.tasks:
+            self._forget(serial)
+        for each in (self._listener, self._criu):
+            if each is not None:
+                each.close()
+        for sources in self._sources.values():
+            for source in sources:
+                os.close(source.fd)
+
+    def _filled_by_itself(self, pid: int) -> bool:
+        return bool(os.waitpid(pid, os.WNOHANG)[0])

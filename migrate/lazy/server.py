@@ -1,0 +1,270 @@
+"""The page handler itself: a process that puts memory where CRIU left it out. Never speaks to CRIU.
+
+    guard                                   handler
+    space {pid, files, punch} table file…  →            where the pages of one address space lie
+    task {serial, pid} uffd                →            one restored task; faults are answered from now on
+    hot {pid} table                        →            hot pages of a space, most urgent first
+    fill {}                                →            everything is restored: fill ahead of the faults
+    resume {}                              →            after a restart: replay the record of events
+                                           ← fork {serial, parent, pid} uffd
+                                           ← done {serial}          this address space has everything
+                                           ← filled {bytes, faults, forks}    the end
+                                           ← lost {reason}          it cannot go on
+
+One thread reads events and copies: an event changes what may be copied where, from the moment it is read.
+"""
+
+import errno
+import gc
+import os
+import select
+import signal
+from collections import deque
+from typing import Any
+
+from ocimig.files import Fd
+from ocimig.migrate.lazy import channel as channels
+from ocimig.migrate.lazy import events
+from ocimig.migrate.lazy.channel import Channel
+from ocimig.migrate.lazy.fill import Files, NoMemory, Task, TaskGone
+from ocimig.migrate.lazy.pieces import Pieces
+from ocimig.runtime.linux import process, userfaultfd
+
+CHILD = 1 << 20  # serials of forked address spaces begin here
+_PAUSE = 0.01  # seconds before another try where there was no memory
+_AT_ONCE = 16  # events of one task before the others have their turn
+
+
+class Server:
+    """All tasks of one restored container."""
+
+    def __init__(self, channel: Channel, record: events.Record) -> None:
+        self.channel = channel
+        self.record = record
+        self.files = Files()
+        self.spaces: dict[int, Pieces] = {}
+        self.hot: dict[int, list[tuple[int, int]]] = {}
+        self.tasks: dict[int, Task] = {}
+        self.gone: dict[int, Pieces] = {}  # after a restart: ended before it, kept for the replay
+        self.filling = False
+        self.guarded = True
+        self.copied = 0
+        self.faults = 0
+        self.forks = 0
+        self._short = False
+        self._epoll = select.epoll()
+        self._epoll.register(channel, select.EPOLLIN)
+        self._turns: deque[int] = deque()
+        self._by_uffd: dict[int, Task] = {}
+
+    def run(self) -> None:
+        """Serve until every task has everything."""
+        while not (self.filling and not self.tasks):
+            for fd, _ in self._epoll.poll(self._patience()):
+                if fd == self.channel.fileno():
+                    self._obey()
+                elif fd in self._by_uffd:
+                    self._listen(self._by_uffd[fd])
+            for task in list(self.tasks.values()):
+                if task.waits:
+                    self._try(task, task.again)
+            if self.filling:
+                self._fill()
+        self._say({"did": "filled", "bytes": self.copied, "faults": self.faults,
+                   "forks": self.forks})  # fmt: skip
+
+    def _patience(self) -> float | None:
+        """Seconds to wait for an event; None for ever."""
+        if self._short:
+            return _PAUSE
+        if self.filling:
+            return 0
+        return _PAUSE if any(task.waits for task in self.tasks.values()) else None
+
+    # -- the guard ----------------------------------------------------------------------------------
+
+    def _obey(self) -> None:
+        message = self.channel.receive()
+        if message is None:  # the guard has ended: what was begun is finished without one
+            self._epoll.unregister(self.channel)
+            self.guarded = False
+            return
+        document, fds = message
+        do = document["do"]
+        if do == "space":
+            self._add_space(document, fds)
+        elif do == "task":
+            self._add_task(document, fds)
+        elif do == "resume":
+            self._resume()
+        elif do == "hot":
+            with Fd(fds[0]) as table:
+                runs = [(piece.start, piece.end) for piece in channels.from_table(table)]
+            self.hot[int(document["pid"])] = runs
+        else:
+            for task in self.tasks.values():
+                task.hot.extend(self.hot.get(task.pid, ()))
+            self.filling = True
+
+    def _add_space(self, document: dict[str, Any], fds: list[int]) -> None:
+        with Fd(fds[0]) as table:
+            pieces = channels.from_table(table)
+        for number, fd, punch in zip(document["files"], fds[1:], document["punch"], strict=True):
+            mine = [piece for piece in pieces if piece.file == number]
+            with Fd(fd):
+                self.files.add(number, fd, mine, punch=punch)
+        self.spaces[int(document["pid"])] = Pieces(pieces)
+
+    def _add_task(self, document: dict[str, Any], fds: list[int]) -> None:
+        serial, pid = int(document["serial"]), int(document["pid"])
+        pieces = self.spaces[pid].copy() if pid in self.spaces else Pieces()
+        if fds:
+            self._adopt(serial, pid, fds[0], pieces)
+        else:
+            self.gone[serial] = pieces
+
+    def _adopt(self, serial: int, pid: int, uffd: int, pieces: Pieces) -> None:
+        os.set_inheritable(uffd, False)
+        task = self.tasks[serial] = Task(serial, pid, uffd, pieces, self.files)
+        self._by_uffd[uffd] = task
+        self._turns.append(serial)
+        self._epoll.register(uffd, select.EPOLLIN)
+
+    def _resume(self) -> None:
+        """Be where the one before was; what it had copied is refused by the kernel, and skipped."""
+        for event in self.record.replay():
+            task = self.tasks.get(event.serial)
+            pieces = task.pieces if task else self.gone.get(event.serial)
+            if pieces is None:
+                continue
+            if event.kind == events.FORK:
+                self.files.keep()
+                child = self.tasks.get(CHILD + event.slot)
+                if child is None:
+                    self.gone[CHILD + event.slot] = pieces.copy()
+                else:
+                    child.pieces = pieces.copy()
+            else:
+                _apply(event, pieces)
+                if task and event.kind == events.REMOVE:
+                    self._try(task, lambda task=task, event=event: _release(task, event))
+        for task in list(self.tasks.values()):
+            self._try(task, task.wake)
+
+    def _say(self, document: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
+        if self.guarded:
+            try:
+                self.channel.send(document, fds)
+            except (BrokenPipeError, ConnectionResetError):
+                self.guarded = False
+
+    # -- the tasks ----------------------------------------------------------------------------------
+
+    def _listen(self, task: Task) -> None:
+        for _ in range(_AT_ONCE):
+            event = self.record.read(task.uffd, task.serial)
+            if event is None:
+                return
+            if event.kind == events.PAGEFAULT:
+                self._try(task, lambda event=event: task.fault(event.second))
+            elif event.kind == events.FORK:
+                self._forked(task, event)
+            else:
+                _apply(event, task.pieces)
+                if event.kind == events.REMOVE:
+                    self._try(task, lambda event=event: _release(task, event))
+            if task.serial not in self.tasks:
+                return
+
+    def _forked(self, parent: Task, event: events.Event) -> None:
+        serial = CHILD + event.slot
+        self._say(
+            {"did": "fork", "serial": serial, "parent": parent.serial, "pid": parent.pid},
+            (event.descriptor,),
+        )
+        self.files.keep()
+        self.forks += 1
+        self._adopt(serial, parent.pid, event.descriptor, parent.pieces.copy())
+
+    def _fill(self) -> None:
+        """One part of one task; each in its turn."""
+        if not self._turns:
+            return
+        serial = self._turns[0]
+        task = self.tasks.get(serial)
+        if task is None:
+            self._turns.popleft()
+        elif not task.pieces:
+            self._end(task)
+        else:
+            self._try(task, task.fill)
+            if not task.hot:
+                self._turns.rotate(-1)
+
+    def _try(self, task: Task, work: Any) -> None:
+        self._short = False
+        try:
+            work()
+        except TaskGone:
+            self._end(task)
+        except NoMemory:
+            self._short = True
+
+    def _end(self, task: Task) -> None:
+        if self.tasks.pop(task.serial, None) is None:
+            return
+        self.copied += task.copied
+        self.faults += task.faults
+        self._epoll.unregister(task.uffd)
+        del self._by_uffd[task.uffd]
+        os.close(task.uffd)
+        self._say({"did": "done", "serial": task.serial})
+
+
+def _apply(event: events.Event, pieces: Pieces) -> None:
+    """What an event changes about what is still to come."""
+    if event.kind == events.REMAP:
+        pieces.move(event.first, event.second, event.third)
+    elif event.kind in (events.REMOVE, events.UNMAP):
+        pieces.cut(event.first, event.second)
+
+
+def _release(task: Task, event: events.Event) -> None:
+    """What was given up is zero from now on, which the kernel does by itself."""
+    try:
+        userfaultfd.unregister(task.uffd, event.first, event.second)
+    except OSError as error:
+        if error.errno == errno.ENOMEM:  # what the kernel says when the process has gone
+            raise TaskGone from None
+        if error.errno != errno.EINVAL:  # EINVAL: it was unmapped meanwhile
+            raise
+
+
+def serve(end: Channel, record: events.Record) -> None:
+    """In a forked child: be the page handler. Never returns.
+
+    Every descriptor but the channel is given back: the child must not hold the agent's link or its locks.
+    """
+    try:
+        gc.freeze()  # what the parent had open is not ours to close when it is collected
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        os.setsid()
+        _keep_only(end.fileno())
+        try:
+            Server(end, record).run()
+        except Exception as error:  # noqa: BLE001  the guard hears it
+            end.send({"did": "lost", "reason": f"{type(error).__name__}: {error}"})
+            os._exit(1)
+        os._exit(0)
+    finally:
+        os._exit(1)
+
+
+def _keep_only(fd: int) -> None:
+    null = os.open("/dev/null", os.O_RDWR)
+    for number in range(3):
+        if number != fd:
+            os.dup2(null, number)
+    process.close_range(3, fd - 1) if fd > 3 else None
+    process.close_range(fd + 1)
