@@ -63,6 +63,7 @@ class Decision:
     bandwidth: float = 0.0  # bytes of memory a second
     dirty_rate: float = 0.0  # bytes of memory a second
     limit: str = ""  # the limit that ended it, in words
+    eta: float | None = None  # seconds until the freeze; None: at this speed never
 
 
 def decide(
@@ -83,7 +84,21 @@ def decide(
     if not history:
         if policy.max_rounds:
             return Decision(ROUND, "nothing has been sent yet", fixed)
-        return Decision(FREEZE, "no rounds are allowed", fixed, limit="no rounds are allowed")
+        nothing = "no rounds are allowed"
+        return Decision(FREEZE, nothing, fixed, limit=nothing, eta=0.0)
+    decision = _decide(policy, history, fixed, elapsed, overlap, bandwidth)
+    room = (policy.max_downtime - fixed + overlap) * decision.bandwidth
+    return replace(decision, eta=_eta(decision, history[-1].dirty_pages * PAGE, room))
+
+
+def _decide(
+    policy: RoundPolicy,
+    history: tuple[RoundStats, ...],
+    fixed: float,
+    elapsed: float,
+    overlap: float,
+    bandwidth: float,
+) -> Decision:
     last = history[-1]
     speed = measured_bandwidth(history) or bandwidth or _SLOW
     delta = last.dirty_pages * PAGE / speed
@@ -152,6 +167,19 @@ def _fits(policy: RoundPolicy, now: Decision, gain: float) -> Decision:
     if gain < _WORTH:
         return replace(now, action=FREEZE, reason=fits)
     return replace(now, reason=f"{fits}: another round is likely to save {_ms(gain)}")
+
+
+def _eta(now: Decision, left: float, room: float) -> float | None:
+    """Seconds until what is left, in bytes, fits into the room there is, as things go now."""
+    if now.action in (FREEZE, POST_COPY, ABORT):
+        return 0.0
+    share = now.dirty_rate / now.bandwidth
+    if share >= _BETTER or room <= 0:
+        return None
+    seconds = left / now.bandwidth
+    while (left := left * share) > room:
+        seconds += left / now.bandwidth
+    return seconds
 
 
 def _never_fits(policy: RoundPolicy, now: Decision, fixed: float) -> Decision:

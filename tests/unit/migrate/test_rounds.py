@@ -189,3 +189,15 @@ def test_the_overlap_with_the_dump_is_no_blackout() -> None:
     hidden = decide(RoundPolicy(), (stats,), 0.05, 1.0, overlap=0.02)
     assert abs(alone.predicted - 0.15) < 1e-9
     assert abs(hidden.predicted - 0.13) < 1e-9
+
+
+def test_the_end_is_foreseen_where_there_is_one() -> None:
+    """1 GiB at half the speed of the link: the rounds to come halve; at the same speed there is no end."""
+    half = RoundStats(1, 131_072, 1 << 30, 5.0, pages=262_144)
+    decision = decide(RoundPolicy(max_downtime=0.3), (half,), 0.1, 5.0)
+    assert decision.eta is not None
+    assert (
+        abs(decision.eta - 4.6875) < 1e-6
+    )  # 2.5, 1.25 … 0.3125 seconds; then less than 0.2 is left
+    same = RoundStats(1, 262_144, 1 << 30, 5.0, pages=262_144)
+    assert decide(RoundPolicy(), (same,), 0.1, 5.0).eta is None
