@@ -1,7 +1,6 @@
-"""How pages travel: one frame for up to 1 MiB of one space, with a table of what it says about which run.
+"""How pages travel: one frame for up to 2 MiB of one space, with a table of what it says about which run.
 
-    header   {"space": name, "seq": number, "runs": entries, "size": bytes of data, "zstd": true,
-              "answer": true}     the last two only where they hold
+    header   {"space": name, "runs": entries, "size": bytes of data, "zstd": true where it holds}
     payload  table (16 bytes an entry: start | kind u64, end u64, network order), then the data of its
              PRESENT runs one after another, which `zstd` says are one zstandard frame
 
@@ -19,18 +18,18 @@ from ocimig.migrate.memory import runs, spaces
 from ocimig.migrate.memory.runs import PAGE, Run
 
 PAGES = "pages"
-TAKEN = "pages-taken"
-FORGET = "pages-forget"
-WITHIN = "pages-within"
-DIGESTS = "pages-digests"
-KINDS = (PAGES, FORGET, WITHIN)  # what Held.take understands
+ASK = "pages-ask"  # {"seq": number}: say when everything before this, on this stream, is taken
+TAKEN = "pages-taken"  # {"seq": number}: the answer
+FORGET = "pages-forget"  # {"space": name}
+WITHIN = "pages-within"  # {"space": name}, runs: hold nothing outside them
+KINDS = (PAGES, ASK, FORGET, WITHIN)  # what Held.take understands
 
 PRESENT = 0  # the bytes are in the frame
 ZERO = 1  # nothing but zeros
 SAME = 2  # the bytes that the receiver told the digest of
 
 ENTRY = 16
-MOST_RUNS = 4096  # in one frame
+MOST_RUNS = 8192  # in one frame
 MOST_DATA = 2 << 20  # bytes of pages in one frame, before compression
 TOP = 1 << 57  # no address of a process, and no size of a shared object, is beyond
 
@@ -44,17 +43,18 @@ class Pages:
     """One frame, checked."""
 
     space: str
-    seq: int
     entries: list[Entry]
     size: int
     data: memoryview
     compressed: bool
-    answer: bool
 
 
-def header(space: str, seq: int, entries: Sequence[Entry], size: int) -> dict[str, Any]:
-    """What goes before the payload; the caller adds `zstd` and `answer`."""
-    return {"space": space, "seq": seq, "runs": len(entries), "size": size}
+def header(space: str, entries: int, size: int, *, compressed: bool) -> dict[str, Any]:
+    """What goes before the payload of a frame of PAGES."""
+    said: dict[str, Any] = {"space": space, "runs": entries, "size": size}
+    if compressed:
+        said["zstd"] = True
+    return said
 
 
 def table(entries: Sequence[Entry]) -> bytes:
@@ -71,10 +71,11 @@ def table(entries: Sequence[Entry]) -> bytes:
 def read(said: dict[str, Any], payload: bytes | memoryview) -> Pages:
     """A frame of PAGES. Raises ValueError, with a reason, where a number in it cannot be."""
     space = spaces.check(said.get("space"))
-    seq = _number(said, "seq", 1 << 62)
-    count = _number(said, "runs", MOST_RUNS)
-    size = _number(said, "size", MOST_DATA)
-    compressed, answer = _flag(said, "zstd"), _flag(said, "answer")
+    count = number(said, "runs", MOST_RUNS)
+    size = number(said, "size", MOST_DATA)
+    compressed = said.get("zstd", False)
+    if compressed is not True and compressed is not False:
+        raise ValueError(f"zstd is {compressed!r}")
     view = memoryview(payload)
     if count * ENTRY > len(view):
         raise ValueError(f"{count} runs do not fit in {len(view)} bytes")
@@ -82,7 +83,7 @@ def read(said: dict[str, Any], payload: bytes | memoryview) -> Pages:
     if not compressed and len(data) != size:
         raise ValueError(f"{len(data)} bytes of data where {size} belong")
     entries = _entries(view[: count * ENTRY], size)
-    return Pages(space, seq, entries, size, data, compressed, answer)
+    return Pages(space, entries, size, data, compressed)
 
 
 def _entries(raw: memoryview, size: int) -> list[Entry]:
@@ -133,15 +134,9 @@ def _numbers(raw: bytes | memoryview) -> "array[int]":
     return flat
 
 
-def _number(said: dict[str, Any], key: str, most: int) -> int:
+def number(said: dict[str, Any], key: str, most: int) -> int:
+    """A number of a header. Raises ValueError where it is none, below zero or above `most`."""
     value = said.get(key)
     if type(value) is not int or not 0 <= value <= most:
-        raise ValueError(f"{key} is {value!r}")
-    return value
-
-
-def _flag(said: dict[str, Any], key: str) -> bool:
-    value = said.get(key, False)
-    if value is not True and value is not False:
         raise ValueError(f"{key} is {value!r}")
     return value

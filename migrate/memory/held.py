@@ -19,7 +19,7 @@ from ocimig.migrate.errors import BrokenFrame
 from ocimig.migrate.memory import frames, spaces
 from ocimig.migrate.memory.frames import PRESENT, SAME, TOP, ZERO, Entry, Pages
 from ocimig.migrate.memory.runs import PAGE, Run, merge, subtract, union
-from ocimig.migrate.wire import Frame
+from ocimig.migrate.wire import Frame, Wire
 from ocimig.runtime.linux.fallocate import punch_hole
 
 MOST_SPACES = 32768
@@ -70,13 +70,16 @@ class Held:
     # ---- what comes
 
     def take(self, frame: Frame) -> int | None:
-        """Keep what a frame of frames.KINDS brings: the number to confirm, where it asks for that.
+        """Do what a frame of frames.KINDS says. One that asks is answered by its number: see hear().
 
         Raises BrokenFrame where it breaks a rule, NoSpace where the host has no memory left.
         """
         try:
             if frame.kind == frames.PAGES:
-                return self._take(frames.read(frame.header, frame.payload))
+                self._take(frames.read(frame.header, frame.payload))
+                return None
+            if frame.kind == frames.ASK:
+                return frames.number(frame.header, "seq", 1 << 62)
             name = spaces.check(frame.header.get("space"))
             if frame.kind == frames.FORGET:
                 self.forget(name)
@@ -88,7 +91,13 @@ class Held:
             raise BrokenFrame(host=self.host, reason=f"{frame.kind}: {error}") from None
         return None
 
-    def _take(self, pages: Pages) -> int | None:
+    def hear(self, wire: Wire, frame: Frame) -> None:
+        """take(), with the answer where one is due."""
+        seq = self.take(frame)
+        if seq is not None:
+            wire.send(frames.TAKEN, {"seq": seq})
+
+    def _take(self, pages: Pages) -> None:
         data = self._plain(pages)
         with self._use(pages.space) as space:
             self._check_room(space, pages)
@@ -103,7 +112,6 @@ class Held:
                 self._allocated += allocated - space.allocated
                 space.allocated = allocated
                 space.log += pages.entries
-        return pages.seq if pages.answer else None
 
     def _plain(self, pages: Pages) -> memoryview:
         """The data, decompressed; never more than the header, which was checked, allows."""

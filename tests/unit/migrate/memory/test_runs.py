@@ -61,7 +61,7 @@ def test_ranges_in_any_order_become_runs(ranges: list[tuple[int, int]]) -> None:
 )
 def test_what_is_no_list_of_runs_is_named(wrong: list[Run]) -> None:
     """Unaligned, empty, backward, touching, unsorted, below zero."""
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="0x"):
         runs.check(wrong)
 
 
@@ -75,4 +75,6 @@ def test_a_hundred_thousand_single_pages_are_no_trouble() -> None:
     all_of = runs.union(every_second, every_third)
     assert time.process_time() - before < 2
     assert runs.union(left, both) == every_second
-    assert runs.total(all_of) == runs.total(every_second) + runs.total(every_third) - runs.total(both)
+    assert runs.total(all_of) == runs.total(every_second) + runs.total(every_third) - runs.total(
+        both
+    )

@@ -1,0 +1,360 @@
+"""Pages leave: planned into frames, read, freed of zeros, compressed where it pays, spread over streams.
+
+Never decides which pages, nor when a round is over. Each stream has one buffer, into which pages are read
+and from which they are written: in the common case nothing is copied between.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from ocimig.migrate.errors import BrokenFrame
+from ocimig.migrate.memory import frames, spaces
+from ocimig.migrate.memory.digests import Digests
+from ocimig.migrate.memory.limit import Limit
+from ocimig.migrate.memory.reader import Reader
+from ocimig.migrate.memory.runs import PAGE, Run, merge, total
+from ocimig.migrate.memory.sift import sift
+from ocimig.migrate.memory.squeeze import Squeeze
+from ocimig.migrate.wire import Frame, Wire
+from ocimig.runtime.linux.memory import address
+
+FRAME = 1 << 20  # bytes of pages a frame is planned for
+ASK_EVERY = 16 << 20  # bytes after which the far side is asked what it has taken
+
+_TABLE = frames.ENTRY * (FRAME // PAGE)
+_SLOWEST = 0.1  # seconds a frame may take where the rate is limited
+
+
+@dataclass(slots=True)
+class Sent:
+    """What one send() did."""
+
+    pages: int = 0  # that travelled as bytes
+    zero: int = 0  # pages that travelled as a word
+    same: int = 0  # pages the far side had from an earlier stay
+    missing: int = 0  # pages that were gone when they were to be read
+    read_bytes: int = 0
+    wire_bytes: int = 0
+    seconds: float = 0.0
+
+    def count(self, entries: Iterable[frames.Entry]) -> None:
+        """Count the pages of one frame."""
+        for start, end, kind in entries:
+            pages = (end - start) // PAGE
+            if kind == frames.PRESENT:
+                self.pages += pages
+            elif kind == frames.ZERO:
+                self.zero += pages
+            else:
+                self.same += pages
+
+    def add(self, other: "Sent") -> None:
+        """Count another's pages and bytes as ours; both took their time at once."""
+        self.pages += other.pages
+        self.zero += other.zero
+        self.same += other.same
+        self.missing += other.missing
+        self.read_bytes += other.read_bytes
+        self.wire_bytes += other.wire_bytes
+
+
+@dataclass(slots=True)
+class _Piece:
+    """What one frame is to bring."""
+
+    space: str
+    pid: int
+    runs: list[Run]
+    again: bool  # this space was read before
+
+
+@dataclass(slots=True)
+class _Stream:
+    """One wire with its buffer and what it has sent without having been confirmed."""
+
+    wire: Wire
+    squeeze: Squeeze
+    buffer: bytearray = field(default_factory=lambda: bytearray(_TABLE + FRAME))
+    unconfirmed: deque[tuple[int, _Piece]] = field(default_factory=deque)
+    unasked: int = 0
+    _reader: Reader | None = None
+    _reads: tuple[str, int] = ("", 0)
+
+    def reader(self, piece: _Piece) -> Reader:
+        """The reader of the piece's space. Each stream has its own, for one space at a time."""
+        if self._reader is None or self._reads != (piece.space, piece.pid):
+            self.put_down()
+            if spaces.is_process(piece.space):
+                self._reader = Reader(piece.pid)
+                if piece.again:
+                    self._reader.pin()
+            else:
+                self._reader = Reader.of_file(piece.pid)
+            self._reads = (piece.space, piece.pid)
+        return self._reader
+
+    def put_down(self) -> None:
+        """Read no more of that space."""
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+    def confirm(self, frame: Frame) -> int:
+        """Hear what the far side has taken: the number it names."""
+        if frame.kind != frames.TAKEN:
+            reason = f"{frame.kind!r} came where {frames.TAKEN} belongs"
+            raise BrokenFrame(host=self.wire.host, reason=reason)
+        try:
+            seq = frames.number(frame.header, "seq", 1 << 62)
+        except ValueError as error:
+            raise BrokenFrame(host=self.wire.host, reason=f"{frame.kind}: {error}") from None
+        while self.unconfirmed and self.unconfirmed[0][0] < seq:
+            self.unconfirmed.popleft()
+        return seq
+
+
+class PageSender:
+    """Sends pages of spaces over one or more wires, on which meanwhile nothing else is received.
+
+    `compress` is one of squeeze.MODES; `limit` is in bytes a second over all streams (0: none), and can
+    be changed by limit.rate. One thread at a time may call it.
+    """
+
+    def __init__(
+        self,
+        streams: Sequence[Wire],
+        *,
+        compress: str = "auto",
+        limit: int = 0,
+        timeout: float | None = 60.0,
+    ) -> None:
+        self.limit = Limit(limit)
+        self._compress = compress
+        self._timeout = timeout
+        self._streams: list[_Stream] = []
+        self._seq = 0
+        self._lost: list[tuple[str, int, list[Run]]] = []
+        self._known: set[str] = set()  # spaces that were read before
+        self._digests: dict[str, Digests] = {}
+        self._lock = threading.Lock()
+        self.reopen(streams)
+
+    # ---- pages
+
+    def send(self, dirty: Iterable[tuple[str, int, list[Run]]]) -> Sent:
+        """Send these runs as they are now. Each is (space, pid on this host, runs).
+
+        For a shared object the number is a descriptor of it, and the runs are offsets. What is no more
+        is counted as missing. Raises LinkLost; then lost() says what is to be sent again.
+        """
+        before = time.monotonic()
+        self._barrier()
+        work = list(dirty)
+        pieces = _Shared(self._pieces(work))
+        sent = Sent()
+        try:
+            self._run(lambda stream: self._send_all(stream, pieces, sent))
+        except BaseException:
+            self._lost += [(piece.space, piece.pid, piece.runs) for piece in pieces.rest()]
+            raise
+        finally:
+            for space, _, _ in work:  # what differs from an earlier stay is sent by now
+                self._known.add(space)
+                self._digests.pop(space, None)
+        sent.seconds = time.monotonic() - before
+        return sent
+
+    def _pieces(self, work: list[tuple[str, int, list[Run]]]) -> Iterator[_Piece]:
+        size = FRAME
+        if self.limit.rate:
+            slow = int(self.limit.rate * _SLOWEST) // PAGE * PAGE
+            size = max(16 * PAGE, min(FRAME, slow))
+        for space, pid, runs in work:
+            for piece in _cut(runs, size):
+                yield _Piece(space, pid, piece, space in self._known)
+
+    def _run(self, work: Callable[[_Stream], None]) -> None:
+        """Do it on every stream at once."""
+        if len(self._streams) == 1:
+            work(self._streams[0])
+            return
+        failures: list[BaseException] = []
+
+        def guarded(stream: _Stream) -> None:
+            try:
+                work(stream)
+            except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
+                failures.append(error)
+
+        threads = [
+            threading.Thread(target=guarded, args=(stream,), name="pages", daemon=True)
+            for stream in self._streams
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if failures:
+            raise failures[0]
+
+    def _send_all(self, stream: _Stream, pieces: "_Shared", sent: Sent) -> None:
+        done = Sent()
+        address_of = address(stream.buffer) + _TABLE
+        try:
+            for piece in pieces:
+                self._send_piece(stream, piece, done, address_of)
+        except BaseException:
+            pieces.stop()
+            raise
+        finally:
+            stream.put_down()
+            with self._lock:
+                sent.add(done)
+
+    def _send_piece(self, stream: _Stream, piece: _Piece, done: Sent, address_of: int) -> None:
+        data = memoryview(stream.buffer)[_TABLE:]
+        stream.unconfirmed.append((self._seq, piece))
+        came = stream.reader(piece).read(piece.runs, data, address_of)
+        read = total(came)
+        done.read_bytes += read
+        done.missing += (total(piece.runs) - read) // PAGE
+        entries, size = sift(came, data, self._digests.get(piece.space))
+        done.count(entries)
+        if not entries:
+            return
+        wire_before = stream.wire.sent
+        self._write(stream, piece.space, entries, size)
+        done.wire_bytes += stream.wire.sent - wire_before
+        if stream.unasked >= ASK_EVERY:
+            self._ask(stream)
+            while (frame := stream.wire.receive_now()) is not None:
+                stream.confirm(frame)
+
+    def _write(self, stream: _Stream, space: str, entries: list[frames.Entry], size: int) -> None:
+        """One frame, with `size` bytes of data from the stream's buffer."""
+        whole = memoryview(stream.buffer)
+        table = frames.table(entries)
+        small = stream.squeeze.compress(whole[_TABLE : _TABLE + size])
+        payload: bytes | memoryview
+        if small is None:  # the table goes right before the data: one buffer, nothing copied
+            first = _TABLE - len(table)
+            whole[first:_TABLE] = table
+            payload = whole[first : _TABLE + size]
+        else:
+            payload = b"".join((table, small))
+        header = frames.header(space, len(entries), size, compressed=small is not None)
+        self.limit.take(len(payload))
+        before = time.monotonic()
+        stream.wire.send(frames.PAGES, header, payload, timeout=self._timeout)
+        stream.squeeze.sent(len(payload), time.monotonic() - before)
+        stream.unasked += len(payload)
+
+    # ---- what the far side has taken
+
+    def _ask(self, stream: _Stream) -> int:
+        with self._lock:
+            self._seq += 1
+            seq = self._seq
+        stream.wire.send(frames.ASK, {"seq": seq}, timeout=self._timeout)
+        stream.unasked = 0
+        return seq
+
+    def settle(self, timeout: float | None) -> None:
+        """Wait until the far side has taken everything. Raises LinkLost, or FarSideSilent."""
+        asked = [(stream, self._ask(stream)) for stream in self._streams]
+        end = None if timeout is None else time.monotonic() + timeout
+        for stream, seq in asked:
+            while stream.confirm(stream.wire.receive(deadline=end)) < seq:
+                pass
+            stream.unconfirmed.clear()
+
+    def lost(self) -> list[tuple[str, int, list[Run]]]:
+        """What was to be sent and is not known to have come, as send() takes it."""
+        found: dict[tuple[str, int], list[Run]] = {}
+        for space, pid, runs in self._lost:
+            found.setdefault((space, pid), []).extend(runs)
+        for stream in self._streams:
+            for _, piece in stream.unconfirmed:
+                found.setdefault((piece.space, piece.pid), []).extend(piece.runs)
+        return [(space, pid, merge(runs)) for (space, pid), runs in found.items()]
+
+    def reopen(self, streams: Sequence[Wire]) -> None:
+        """Go on over these wires. What lost() named is forgotten: the caller sends it again."""
+        if not streams:
+            raise ValueError("no stream to send on")
+        self._lost.clear()
+        rate = self.limit.rate // len(streams)
+        self._streams = [_Stream(wire, Squeeze(self._compress, rate=rate)) for wire in streams]
+
+    # ---- what the far side shall hold
+
+    def forget(self, space: str) -> None:
+        """The space is another process now, or none: nothing the far side holds of it counts."""
+        self._barrier()
+        self._known.discard(space)
+        self._digests.pop(space, None)
+        self._streams[0].wire.send(frames.FORGET, {"space": space}, timeout=self._timeout)
+        self._barrier()
+
+    def keep_within(self, space: str, runs: list[Run]) -> None:
+        """The far side may give back what it holds of this space outside these runs."""
+        self._barrier()
+        payload = frames.pack_runs(runs)
+        self._streams[0].wire.send(frames.WITHIN, {"space": space}, payload, timeout=self._timeout)
+        self._barrier()
+
+    def _barrier(self) -> None:
+        """On one stream frames come in order; of several, one could overtake another."""
+        if len(self._streams) > 1:
+            self.settle(self._timeout)
+
+    def offered(self, digests: "dict[str, Digests]") -> None:
+        """The far side has pages of an earlier stay, with these digests: equal ones need not travel."""
+        self._digests.update(digests)
+
+
+class _Shared:
+    """One iterator for several threads, which any of them can stop."""
+
+    def __init__(self, pieces: Iterator[_Piece]) -> None:
+        self._pieces = pieces
+        self._stopped = False
+        self._lock = threading.Lock()
+
+    def __iter__(self) -> Iterator[_Piece]:
+        return self
+
+    def __next__(self) -> _Piece:
+        with self._lock:
+            if self._stopped:
+                raise StopIteration
+            return next(self._pieces)
+
+    def stop(self) -> None:
+        """There is no more for anybody."""
+        with self._lock:
+            self._stopped = True
+
+    def rest(self) -> Iterator[_Piece]:
+        """What nobody took, once all have stopped."""
+        return self._pieces
+
+
+def _cut(runs: list[Run], size: int) -> Iterator[list[Run]]:
+    """Runs in portions of up to `size` bytes."""
+    piece: list[Run] = []
+    room = size
+    for start, end in runs:
+        while end - start >= room:
+            piece.append((start, start + room))
+            yield piece
+            start += room
+            piece, room = [], size
+        if end > start:
+            piece.append((start, end))
+            room -= end - start
+    if piece:
+        yield piece
