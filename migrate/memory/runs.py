@@ -83,7 +83,7 @@ def subtract(a: list[Run], b: list[Run]) -> list[Run]:
 
 def clip(runs: list[Run], start: int, end: int) -> list[Run]:
     """What of the runs lies between two addresses."""
-    return intersect(runs, [(start, end)])
+    return intersect(runs, [(start, end)]) if start < end else []
 
 
 def check(runs: Iterable[Run]) -> None:
