@@ -1,16 +1,18 @@
 """Files follow: a directory tree, here and there, exact to the nanosecond and the last attribute.
 
-    index, sent = send(wire, root)                      # while the container runs
-    index, sent = send(wire, root, previous=index)      # frozen: only what changed since
-    received = receive(wire, directory)                 # on the other side, once for each send()
+    watch = Watch.start(root)
+    index, sent = send(wire, root, watch=watch)                     # while the container runs
+    index, sent = send(wire, root, previous=index, watch=watch)     # frozen: only what changed since
+    received = receive(wire, directory)                             # on the other side, for each send()
 
 The same code sends any directory: a root file system, a checkpoint image, one file of a bundle.
 """
 
-from ocimig.migrate.rootfs.index import Entry, Index, scan, shared_mappings
+from ocimig.migrate.rootfs.index import Entry, Index, opened, scan, shared_mappings
 from ocimig.migrate.rootfs.plan import Plan, plan
 from ocimig.migrate.rootfs.receive import Received, Receiver, receive
 from ocimig.migrate.rootfs.send import Sent, send
+from ocimig.migrate.rootfs.watch import Watch
 
 __all__ = [
     "Entry",
@@ -19,6 +21,8 @@ __all__ = [
     "Received",
     "Receiver",
     "Sent",
+    "Watch",
+    "opened",
     "plan",
     "receive",
     "scan",

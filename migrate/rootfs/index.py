@@ -6,11 +6,14 @@ import stat
 import time
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ocimig import files
 from ocimig.errors import SystemFailure
 from ocimig.migrate.rootfs.paths import open_directory
+
+if TYPE_CHECKING:
+    from ocimig.migrate.rootfs.watch import Watch
 
 # A change within the same tick of the kernel's clock (10 ms at most) as our lstat leaves the times
 # as they are. Whatever changed so shortly before is taken as changed again.
@@ -54,18 +57,34 @@ def scan(
     only: Collection[str] = (),
     skip: Collection[str] = (),
     one_filesystem: bool = True,
+    watch: "Watch | None" = None,
 ) -> Index:
     """Look at everything below an open directory; what vanishes meanwhile is left out.
 
     `only` names what is looked at of the root directory (and leaves the root itself out), `skip`
-    relative paths that are not looked at.
+    relative paths that are not looked at. `watch` gets to know every directory.
     """
     index = Index()
     now = time.time_ns()
     top = os.fstat(root)
     if not only:
-        index.entries[""] = _entry(top, now)
-    pending = [""]
+        index.entries[""] = entry_of(top, now)
+    if watch is not None:
+        watch.forget()
+    descend(root, [""], index, only, skip, one_filesystem, watch)
+    return index
+
+
+def descend(
+    root: int,
+    pending: list[str],
+    index: Index,
+    only: Collection[str] = (),
+    skip: Collection[str] = (),
+    one_filesystem: bool = True,
+    watch: "Watch | None" = None,
+) -> None:
+    """Everything below these directories into the index, not the directories themselves."""
     while pending:
         path = pending.pop()
         try:
@@ -77,8 +96,9 @@ def scan(
                 continue
             raise SystemFailure.of(f"read the directory {path or '.'}", error) from None
         with files.Fd(fd):
+            if watch is not None:
+                watch.enter(fd, path)
             _look(fd, path, index, pending, only if not path else (), skip, one_filesystem)
-    return index
 
 
 def _look(
@@ -104,7 +124,7 @@ def _look(
                 status = name.stat(follow_symlinks=False)
             except FileNotFoundError:
                 continue
-            found[below] = _entry(status, now)
+            found[below] = entry_of(status, now)
             if not stat.S_ISDIR(status.st_mode):
                 continue
             if one_filesystem and status.st_dev != device:
@@ -113,7 +133,8 @@ def _look(
                 pending.append(below)
 
 
-def _entry(status: os.stat_result, now: int) -> Entry:
+def entry_of(status: os.stat_result, now: int) -> Entry:
+    """An lstat(2) as an entry; `now` is the time at which it was made, or shortly before."""
     ctime = status.st_ctime_ns
     return Entry(
         status.st_mode,
@@ -148,4 +169,23 @@ def shared_mappings(pids: Iterable[int]) -> frozenset[int]:
             fields = line.split(None, 5)
             if len(fields) >= 5 and fields[1][1:2] == b"w" and fields[1][3:4] == b"s":
                 found.add(int(fields[4]))
+    return frozenset(found)
+
+
+def opened(pids: Iterable[int]) -> frozenset[int]:
+    """Inodes of the regular files that processes hold open: io_submit(2) writes to them without a word."""
+    found = set()
+    for pid in pids:
+        directory = f"/proc/{pid}/fd"
+        try:
+            names = os.listdir(directory)
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        for name in names:
+            try:
+                status = os.stat(f"{directory}/{name}")
+            except OSError:  # it was closed meanwhile
+                continue
+            if stat.S_ISREG(status.st_mode):
+                found.add(status.st_ino)
     return frozenset(found)

@@ -30,11 +30,23 @@ def key(entry: Entry) -> Key:
     return entry.device, entry.inode
 
 
-def plan(previous: Index, now: Index, suspects: Collection[int] = ()) -> Plan:
-    """Compare two looks at a tree. `suspects` are inodes whose times do not tell the truth."""
+def plan(
+    previous: Index,
+    now: Index,
+    suspects: Collection[int] = (),
+    looked: Collection[str] | None = None,
+) -> Plan:
+    """Compare two looks at a tree. `suspects` are inodes whose times do not tell the truth.
+
+    `looked` are the only names that can differ, directories first; all names of a file are among
+    them, or none.
+    """
     made = Plan()
     gone = _removals(previous, now, made)
-    for path, entry in now.entries.items():
+    for path in now.entries if looked is None else looked:
+        entry = now.entries.get(path)
+        if entry is None:
+            continue
         before = previous.entries.get(path)
         if before is None or path in gone:
             made.creations.append(path)

@@ -11,10 +11,12 @@ from ocimig import files
 from ocimig.errors import OcimigError
 from ocimig.migrate.errors import FarFailure, LinkLost, TreeFailed
 from ocimig.migrate.rootfs import records
+from ocimig.migrate.rootfs.again import look_again
 from ocimig.migrate.rootfs.index import Entry, Index, scan
 from ocimig.migrate.rootfs.paths import Directories, open_regular, split
 from ocimig.migrate.rootfs.plan import Plan, key, plan
 from ocimig.migrate.rootfs.records import Attributes, Record
+from ocimig.migrate.rootfs.watch import Watch
 from ocimig.migrate.wire import Wire
 from ocimig.runtime.linux.files import syncfs
 
@@ -36,7 +38,7 @@ _TYPES = {
 class Sent:
     """What one send() did."""
 
-    scanned: int = 0
+    scanned: int = 0  # names that were looked at
     entries: int = 0
     removed: int = 0
     content: int = 0  # bytes of files, holes not counted
@@ -54,12 +56,16 @@ def send(
     skip: Collection[str] = (),
     one_filesystem: bool = True,
     suspects: Collection[int] = (),
+    opened: Collection[int] = (),
+    watch: Watch | None = None,
     settle: bool = True,
     timeout: float | None = 120.0,
 ) -> tuple[Index, Sent]:
     """Make the other side's directory like `root`, as far as it is not what `previous` says.
 
-    The index that comes back is what the other side has now: give it to the next call. With
+    The index that comes back is what the other side has now: give it to the next call, which may
+    change it. A `watch` that was started before the first call makes the later ones look only at what
+    changed; of what it does not see, `suspects` (inodes) are sent again and `opened` looked at. With
     `settle`, a first pass writes out dirty pages before it looks, so that a later write through a
     memory mapping shows in the times of its file. The receiver must be in receive(). `timeout` is
     how long it may take none of our data, and how long it may be silent at the end.
@@ -69,10 +75,16 @@ def send(
         if settle and previous is None:
             syncfs(fd)
         begun = time.monotonic()
-        now = scan(fd, only=only, skip=skip, one_filesystem=one_filesystem)
-        looked = time.monotonic()
-        before = previous or Index()
-        sender = _Sender(wire, fd, before, now, plan(before, now, suspects), timeout)
+        looked: list[str] | None = None
+        if watch is not None and previous is not None and one_filesystem and watch.drain():
+            now = previous
+            before, looked = look_again(fd, now, watch, {*suspects, *opened}, only, skip)
+        else:
+            now = scan(fd, only=only, skip=skip, one_filesystem=one_filesystem, watch=watch)
+            before = previous or Index()
+        seconds = time.monotonic() - begun
+        todo = plan(before, now, suspects, looked)
+        sender = _Sender(wire, fd, before, now, todo, timeout)
         try:
             sender.run()
         except FarFailure:  # it waits for the end of what is under way
@@ -87,8 +99,11 @@ def send(
         except OcimigError as error:
             wire.send_error(error)
             raise
+    if watch is not None:
+        watch.know(now) if looked is None else watch.update(before, now, looked)
     sent = sender.sent
-    sent.scanned, sent.scan_seconds = len(now.entries), looked - begun
+    sent.scanned = len(now.entries) if looked is None else len(looked)
+    sent.scan_seconds = seconds
     sent.seconds = time.monotonic() - begun
     return now, sent
 

@@ -8,6 +8,7 @@ import struct
 import subprocess
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ from ocimig.migrate.rootfs import (
     Index,
     Received,
     Sent,
+    Watch,
     receive,
     records,
     send,
@@ -41,10 +43,11 @@ pytestmark = [pytest.mark.root, pytest.mark.xattr]
 class Copy:
     """One source, one destination, and as many passes as a test wants."""
 
-    def __init__(self, base: Path) -> None:
+    def __init__(self, base: Path, *, watched: bool = False) -> None:
         self.here = base / "here"
         self.there = base / "there"
         self.here.mkdir()
+        self.watch = Watch.start(str(self.here)) if watched else None
         self.index: Index | None = None
         self.received = Received()
 
@@ -71,6 +74,7 @@ class Copy:
                 previous=self.index,
                 timeout=20,
                 settle=False,
+                watch=self.watch,
                 **chosen,  # type: ignore[arg-type]
             )
         finally:
@@ -87,10 +91,15 @@ class Copy:
         assert trees.differences(self.here, self.there) == []
 
 
-@pytest.fixture
-def copy(tmp_path: Path) -> Copy:
-    """An empty source."""
-    return Copy(tmp_path)
+@pytest.fixture(params=[False, True], ids=["scanned", "watched"])
+def copy(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Copy]:
+    """An empty source: looked at whole in each pass, or under watch."""
+    copy = Copy(tmp_path, watched=request.param)
+    if copy.watch is not None and copy.watch.blind:
+        pytest.skip(copy.watch.blind)
+    yield copy
+    if copy.watch is not None:
+        copy.watch.close()
 
 
 def write(path: Path, data: bytes = b"x") -> Path:
@@ -363,14 +372,18 @@ def _churn(root: Path, stop: threading.Event) -> None:
 @settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(seed=st.integers(0, 1 << 48), sizes=st.lists(st.integers(0, 60), min_size=1, max_size=4))
+@given(
+    watched=st.booleans(),
+    seed=st.integers(0, 1 << 48),
+    sizes=st.lists(st.integers(0, 60), min_size=1, max_size=4),
+)
 def test_any_tree_after_any_changes_is_the_same_there(
-    tmp_path_factory: pytest.TempPathFactory, seed: int, sizes: list[int]
+    tmp_path_factory: pytest.TempPathFactory, watched: bool, seed: int, sizes: list[int]
 ) -> None:
     """A first pass, then passes of changes: after each the trees are the same."""
     base = tmp_path_factory.mktemp("random")
     dice = random.Random(seed)
-    copy = Copy(base)
+    copy = Copy(base, watched=watched)
     try:
         for size in sizes:
             for _ in range(size):
@@ -378,4 +391,6 @@ def test_any_tree_after_any_changes_is_the_same_there(
             copy.go()
             copy.check()
     finally:
+        if copy.watch is not None:
+            copy.watch.close()
         shutil.rmtree(base)
