@@ -37,16 +37,14 @@ def find() -> str:
     raise CriuMissing(reason="no criu program in OCIMIG_CRIU, in " + PREFIX + " or in PATH")
 
 
-def preload(*, needed: bool = False) -> dict[str, str]:
-    """What CRIU gets in its environment so that our shared object is loaded into it.
+def preload(*, dump: bool = False) -> dict[str, str]:
+    """What CRIU gets in its environment so that our shared object is loaded into it, where it is compiled.
 
-    Always where memory is withheld (`needed`, preload/withhold.c; raises CriuMissing when it is not there);
-    else only where it could not read the limits of other users' processes (preload/limits.c).
+    For every dump, which it makes faster and which may leave memory out (preload/haste.c, withhold.c); for
+    a restore only where CRIU could not read the limits of other users' processes (preload/limits.c).
     """
-    there = os.access(PRELOAD, os.R_OK)
-    if needed and not there:
-        raise CriuMissing(reason=f"{PRELOAD} is not compiled (make init)")
-    return {"LD_PRELOAD": PRELOAD} if needed or (there and not _has(_CAP_SYS_RESOURCE)) else {}
+    wanted = (dump or not _has(_CAP_SYS_RESOURCE)) and os.access(PRELOAD, os.R_OK)
+    return {"LD_PRELOAD": PRELOAD} if wanted else {}
 
 
 def _has(capability: int) -> bool:

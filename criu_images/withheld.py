@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 
 from ocimig import files
 from ocimig.criu_images import binary
-from ocimig.criu_images.errors import BadImage
+from ocimig.criu_images.errors import BadImage, CriuMissing
 from ocimig.files import Fd
 
 Run = tuple[int, int]
@@ -37,7 +37,10 @@ class Withheld:
 
     def environment(self) -> dict[str, str]:
         """For CRIU; raises CriuMissing where the shared object is not compiled."""
-        return binary.preload(needed=True) | {"OCIMIG_WITHHELD": self.directory}
+        found = binary.preload(dump=True)
+        if not found:
+            raise CriuMissing(reason=f"{binary.PRELOAD} is not compiled (make init)")
+        return found | {"OCIMIG_WITHHELD": self.directory}
 
     def write(self, ranges: Mapping[int, Iterable[Run]]) -> None:
         """What to withhold, by host pid. To be called while CRIU waits, once. The runs of one pid have

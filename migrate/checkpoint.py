@@ -156,7 +156,7 @@ class _Checkpoint:
     # -- before ---------------------------------------------------------------------------------
 
     def _start(self, session: rpc.Session) -> None:
-        environment = None
+        environment = binary.preload(dump=True)
         if self.memory is not None:
             self.withholding = Withholding(self.memory, self.place.work)
             environment = self.withholding.environment()

@@ -91,4 +91,3 @@ def stack_pages(pid: int) -> list[Run]:
         if len(words) >= 3:
             found.add(int(words[-2], 16) // PAGE * PAGE)
     return merge((page, page + PAGE) for page in found)
-

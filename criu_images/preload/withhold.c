@@ -3,7 +3,7 @@
  *
  * CRIU asks the kernel which pages of a mapping have to be saved: ioctl(PAGEMAP_SCAN) of /proc/PID/pagemap, or
  * where the kernel lacks that, pread(2) of the same file. Both are asked here first; of the answer, what lies
- * in the ranges of the file "withhold" is appended to the file "withheld", and CRIU sees the rest. The two
+ * in the ranges of the file "withhold" (private anonymous memory, no other) is appended to the file "withheld", and CRIU sees the rest. The two
  * are in the directory that OCIMIG_WITHHELD names; criu_images/withheld.py is the other side:
  *
  *   withhold   "ocimigW1", u64 count, count times {u64 pid, u64 start, u64 end}, sorted, disjoint; put in
@@ -38,6 +38,7 @@ struct region {
 	uint64_t start, end, categories;
 };
 #define SCAN _IOWR('f', 16, struct scan)
+#define IS_FILE (1ull << 2)
 #define IS_PRESENT (1ull << 3)
 #define IS_SWAPPED (1ull << 4)
 #define IS_GUARD (1ull << 8)
@@ -55,6 +56,7 @@ struct head {
 	uint64_t count;
 };
 
+static int (*real_ioctl)(int, unsigned long, void *);
 static const struct range *ranges;
 static uint64_t count;
 static int log_fd = -1;
@@ -176,74 +178,89 @@ static int note(uint64_t pid, uint64_t start, uint64_t end)
 	return 0;
 }
 
-/* Cut the ranges out of `found`, which becomes longer where one lies in the middle of a region: what does not
- * fit is left for CRIU's next question, which begins at walk_end. */
-static int cut(uint64_t pid, const struct region *found, int n, struct scan *scan)
+/* Note the pages of one range. They belong to no file, which is not asked: it would cost the kernel a look at
+ * each page's own structure, 10 ms a GiB. */
+static int keep_out(int fd, uint64_t pid, const struct scan *asked, uint64_t at, uint64_t end)
 {
-	struct region *out = (struct region *)(uintptr_t)scan->vec;
-	uint64_t used = 0;
+	static struct region found[BATCH];
+	struct scan scan = *asked;
 
-	for (int i = 0; i < n; i++) {
-		uint64_t at = found[i].start, end = found[i].end;
-		const struct range *range = found[i].categories & IS_GUARD ? NULL : behind(pid, at);
+	scan.vec = (uintptr_t)found;
+	scan.vec_len = BATCH;
+	scan.category_inverted &= ~IS_FILE;
+	scan.category_mask &= ~IS_FILE;
+	scan.return_mask &= IS_GUARD | IS_PRESENT;
+	scan.end = end;
+	while (at < end) {
+		int n;
 
-		while (at < end) {
-			uint64_t stop = end;
-
-			if (range && range->pid == pid && range->start <= at) {
-				stop = range->end < end ? range->end : end;
-				if (note(pid, at, stop))
-					return -1;
-				range = ++range < ranges + count ? range : NULL;
-			} else {
-				if (used == scan->vec_len) {
-					scan->walk_end = at;
-					return flush() ? -1 : (int)used;
-				}
-				if (range && range->pid == pid && range->start < end)
-					stop = range->start;
-				out[used++] = (struct region){ at, stop, found[i].categories };
-			}
-			at = stop;
-		}
+		scan.start = at;
+		n = real_ioctl(fd, SCAN, &scan);
+		if (n < 0)
+			return -1;
+		for (int i = 0; i < n; i++)
+			if (!(found[i].categories & IS_GUARD) && note(pid, found[i].start, found[i].end))
+				return -1;
+		at = scan.walk_end;
 	}
+	return 0;
+}
+
+/* Answer CRIU piece by piece: from the kernel outside of the ranges, with nothing inside of them. What does
+ * not fit is left for its next question, which begins at walk_end. */
+static int answer(int fd, uint64_t pid, struct scan *asked)
+{
+	uint64_t at = asked->start, used = 0;
+
+	while (at < asked->end && used < asked->vec_len) {
+		const struct range *range = behind(pid, at);
+		uint64_t stop = asked->end;
+
+		if (range && range->start <= at) {
+			stop = range->end < stop ? range->end : stop;
+			if (keep_out(fd, pid, asked, at, stop))
+				return -1;
+		} else {
+			struct scan part = *asked;
+			int n;
+
+			if (range && range->start < stop)
+				stop = range->start;
+			part.start = at;
+			part.end = stop;
+			part.vec += used * sizeof(struct region);
+			part.vec_len -= used;
+			n = real_ioctl(fd, SCAN, &part);
+			if (n < 0)
+				return -1;
+			used += n;
+			stop = part.walk_end;
+		}
+		at = stop;
+	}
+	asked->walk_end = at;
 	return flush() ? -1 : (int)used;
 }
 
 PUBLIC int ioctl(int fd, unsigned long request, ...)
 {
-	static int (*real)(int, unsigned long, void *);
-	struct scan *scan, whole;
-	struct region *found;
+	struct scan *scan;
 	uint64_t pid;
 	va_list rest;
-	int n;
+	int loaded;
 
 	va_start(rest, request);
 	scan = va_arg(rest, void *);
 	va_end(rest);
-	if (!real)
-		real = dlsym(RTLD_NEXT, "ioctl");
+	if (!real_ioctl)
+		real_ioctl = dlsym(RTLD_NEXT, "ioctl");
 	/* Other questions (guard regions, a probe of the kernel) have other masks. */
-	if (request != SCAN || !(scan->category_anyof_mask & (IS_PRESENT | IS_SWAPPED)) || !scan->vec_len)
-		return real(fd, request, scan);
+	if (request != SCAN || !(scan->category_anyof_mask & (IS_PRESENT | IS_SWAPPED)) || scan->max_pages)
+		return real_ioctl(fd, request, scan);
 	pid = whose(fd);
-	if (!pid || !(n = load()))
-		return real(fd, request, scan);
-	if (n < 0)
-		return -1;
-	found = malloc(scan->vec_len * sizeof *found);
-	if (!found)
-		return -1;
-	whole = *scan;
-	whole.vec = (uintptr_t)found;
-	n = real(fd, request, &whole);
-	if (n >= 0) {
-		scan->walk_end = whole.walk_end;
-		n = cut(pid, found, n, scan);
-	}
-	free(found);
-	return n;
+	if (!pid || !(loaded = load()))
+		return real_ioctl(fd, request, scan);
+	return loaded < 0 ? -1 : answer(fd, pid, scan);
 }
 
 /* Kernels before 6.7. A page of zeros that was only read counts as withheld too: harmless, it is held or it
