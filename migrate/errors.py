@@ -369,3 +369,38 @@ class CannotSlowDown(OcimigError):
     hint = (
         "leave out --auto-converge; --max-downtime and --timeout say when it is frozen all the same"
     )
+
+
+class MemoryGone(OcimigError):
+    """Pages of a frozen process could not be read: the migration goes back."""
+
+    message = "{pages} pages of memory cannot be read"
+    hint = "migrate it with --tracker none, which leaves all memory to CRIU"
+    code = 20
+
+
+class MemoryMissing(OcimigError):
+    """The images call pages lazy that the destination does not have: it must not run there."""
+
+    message = "{pages} pages of process {pid} never arrived"
+    hint = "nothing is lost, the source still has them; try again"
+    code = 20
+
+
+class NoTracker(OcimigError):
+    """The way to follow writes that was asked for does not work here."""
+
+    message = "memory cannot be followed by tracker {name!r}: {reason}"
+    hint = "leave out --tracker: the best one that works here is taken"
+    code = 20
+
+    def __init__(self, *, name: str, reason: str) -> None:
+        super().__init__(name=name, reason=reason)
+
+
+class MappingsChanged(OcimigError):
+    """A process changed how its memory is mapped in the moment before the freeze, unseen."""
+
+    message = "process {pid} changed its mappings in the moment before the freeze"
+    hint = "the container runs on; try again"
+    code = 20

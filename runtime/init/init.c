@@ -41,6 +41,8 @@ int main(int argc, char **argv)
 {
 	struct { uint32_t magic, fds, opens, length; } head;
 
+	if (argc > 2 && !strcmp(argv[1], "arm"))
+		return arm(argc, argv);
 	if (argc != 3)
 		return 125;
 	sock = atoi(argv[1]);

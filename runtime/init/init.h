@@ -1,7 +1,7 @@
 /*
  * The parts of ocimig-init: talk.c speaks with the launcher, inside.c finds and makes paths inside the
  * root, enter.c makes and joins namespaces and cgroups, mounts.c builds the file system, process.c
- * makes the process what it shall be, init.c takes the plan and walks it.
+ * makes the process what it shall be, init.c takes the plan and walks it. arm.c is another program.
  */
 #ifndef OCIMIG_INIT_H
 #define OCIMIG_INIT_H
@@ -28,7 +28,7 @@ int mount(const char *, const char *, const char *, unsigned long, const void *)
 int umount2(const char *, int);
 #define MNT_DETACH 2
 
-enum message { MSG_SYNC = 1, MSG_PID, MSG_FD, MSG_ERROR, MSG_WARNING };
+enum message { MSG_SYNC = 1, MSG_PID, MSG_FD, MSG_ERROR, MSG_WARNING, MSG_ARMED };
 enum fd_code { FD_CONSOLE = 1, FD_LISTENER };
 
 struct reader { char *at, *end; }; /* the fields of one step, not yet read */
@@ -67,5 +67,8 @@ step step_propagate, step_root, step_mount, step_bind, step_symlink, step_device
 	step_readonly, step_attr, step_pivot, step_mkdir;
 step step_console, step_hook, step_cwd, step_home, step_credentials, step_umask, step_no_new_privs,
 	step_seccomp, step_personality, step_scheduler, step_ioprio, step_lookup, step_exec, step_exit;
+
+/* arm.c: a mode of its own, outside */
+int arm(int argc, char **argv);
 
 #endif

@@ -8,7 +8,7 @@ from ocimig_testkit.source import ROOT, sources
 FILE_LINES = 400
 FUNCTION_LINES = 60
 INIT_LINES = (
-    1200  # of code (docs/adr/0011): what runs as root inside a container must be read whole
+    1500  # of code (docs/adr/0011, 0014): what runs as root inside a container must be read whole
 )
 PRELOAD_LINES = 450  # of code (docs/adr/0017): what is loaded into CRIU
 
@@ -39,7 +39,7 @@ def test_no_function_is_longer_than_a_screen() -> None:
 
 
 def test_the_program_inside_the_namespaces_stays_small() -> None:
-    """The C sources together: under 1,200 lines of code; elsewhere only what is loaded into CRIU."""
+    """The C sources together: under 1,500 lines of code; elsewhere only what is loaded into CRIU."""
     inside = sorted((ROOT / "runtime/init").glob("*.[ch]"))
     assert inside
     assert sum(_lines_of_code(path.read_text()) for path in inside) < INIT_LINES

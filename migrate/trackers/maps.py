@@ -1,0 +1,130 @@
+"""Which memory of a process may travel before CRIU saves the rest, and what of it is there.
+
+Private and anonymous, not locked, not a huge page of hugetlbfs, nothing of the kernel's own: what CRIU
+may restore lazily (vma_entry_can_be_lazy in its include/vma.h). Reads /proc only.
+"""
+
+import os
+import re
+
+from ocimig.migrate.memory.runs import Run, intersect, merge
+from ocimig.runtime.linux import pagemap, proc
+from ocimig.runtime.linux.pagemap import PAGE
+
+# Of /proc/PID/maps: private, no file, and no name but those that the kernel gives to plain memory.
+_PLAIN = re.compile(
+    rb"^([0-9a-f]+)-([0-9a-f]+) (?:[-rwx]{3})p [0-9a-f]+ 00:00 0 *(?:\[heap\]|\[stack\]|\[anon:[^\n]*\])?$",
+    re.MULTILINE,
+)
+_RANGE = re.compile(rb"^([0-9a-f]+)-([0-9a-f]+) ")
+_NOT_LAZY = {b"lo", b"ht", b"ss"}  # VmFlags: locked, hugetlb, shadow stack
+_AIO = b"/[aio]"
+
+# What CRIU would save of an anonymous mapping: pagemap-cache.c, pmc_fill. It asks for PAGE_IS_FILE too,
+# which is never true here and makes the kernel look at every page's descriptor: 13 ms a GiB, not 1.
+_THERE = {
+    "mask": pagemap.PAGE_IS_PFNZERO,
+    "inverted": pagemap.PAGE_IS_PFNZERO,
+    "anyof": pagemap.PAGE_IS_PRESENT | pagemap.PAGE_IS_SWAPPED,
+}
+_ENTRIES_AT_ONCE = 1 << 18
+
+
+class Maps:
+    """The mappings of one process at one moment."""
+
+    __slots__ = ("aio", "areas", "eligible")
+
+    def __init__(self, areas: list[Run], *, aio: bool) -> None:
+        self.areas = areas  # one for each mapping, also where they touch
+        self.eligible = merge(areas)
+        self.aio = aio  # it has contexts of io_setup(2): the kernel writes to its memory unseen
+
+
+def read(pid: int) -> Maps | None:
+    """The mappings of a process now; None when it has ended."""
+    text = _file(pid, "maps")
+    if not text:
+        return None
+    plain = [(int(start, 16), int(end, 16)) for start, end in _PLAIN.findall(text)]
+    if _some_are_not_lazy(pid):
+        lazy = _lazy_by_flags(pid)
+        plain = [area for area in plain if area in lazy]
+    return Maps(plain, aio=_AIO in text)
+
+
+def open_pagemap(pid: int) -> int | None:
+    """A descriptor of /proc/PID/pagemap, for the address space it has now; None when it has ended."""
+    try:
+        return os.open(f"/proc/{pid}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def there(fd: int, mappings: list[Run], *, also: int = 0, without: int = 0) -> list[Run]:
+    """The pages of these mappings that have content, by PAGEMAP_SCAN of everything between.
+
+    `also` and `without` are further categories that a page must have, or must not have.
+    """
+    if not mappings:
+        return []
+    found = pagemap.scan_all(
+        *(fd, mappings[0][0], mappings[-1][1]),
+        mask=_THERE["mask"] | also | without,
+        inverted=_THERE["inverted"] | without,
+        anyof=_THERE["anyof"],
+    )
+    return intersect(merge((start, end) for start, end, _ in found), mappings)
+
+
+def written(fd: int, mappings: list[Run], *, protect: bool) -> list[Run]:
+    """What was written in mappings that are registered, and with `protect` is watched again from here on."""
+    if not mappings:
+        return []
+    found = pagemap.scan_all(
+        *(fd, mappings[0][0], mappings[-1][1]),
+        flags=pagemap.PM_SCAN_WP_MATCHING if protect else 0,
+        mask=_THERE["mask"] | pagemap.PAGE_IS_WRITTEN | pagemap.PAGE_IS_WPALLOWED,
+        inverted=_THERE["inverted"],
+        anyof=_THERE["anyof"],
+    )
+    return intersect(merge((start, end) for start, end, _ in found), mappings)
+
+
+def there_by_entries(fd: int, mappings: list[Run], bits: int = 0) -> list[Run]:
+    """As `there`, for kernels without PAGEMAP_SCAN: pages present or swapped that have all of `bits`."""
+    found: list[Run] = []
+    wanted = pagemap.ENTRY_PRESENT | pagemap.ENTRY_SWAPPED
+    for first, last in mappings:
+        for start in range(first, last, _ENTRIES_AT_ONCE * PAGE):
+            words = pagemap.entries(fd, start, min(last, start + _ENTRIES_AT_ONCE * PAGE))
+            found += [
+                (start + n * PAGE, start + (n + 1) * PAGE)
+                for n, word in enumerate(words)
+                if word & wanted and word & bits == bits
+            ]
+    return merge(found)
+
+
+def _some_are_not_lazy(pid: int) -> bool:
+    status = proc.status(pid) or {}
+    return status.get("VmLck", "0 kB") != "0 kB" or "shstk" in status.get("x86_Thread_features", "")
+
+
+def _lazy_by_flags(pid: int) -> set[Run]:
+    lazy: set[Run] = set()
+    current: Run | None = None
+    for line in _file(pid, "smaps").splitlines():
+        if match := _RANGE.match(line):
+            current = (int(match[1], 16), int(match[2], 16))
+        elif line.startswith(b"VmFlags:") and current and not _NOT_LAZY & set(line.split()):
+            lazy.add(current)
+    return lazy
+
+
+def _file(pid: int, name: str) -> bytes:
+    try:
+        with open(f"/proc/{pid}/{name}", "rb", buffering=0) as file:
+            return file.read()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""

@@ -1,0 +1,97 @@
+"""Writes found by the kernel's soft-dirty bits, for kernels before 6.7 with CONFIG_MEM_SOFT_DIRTY.
+
+The bits cannot be read and cleared in one step: between the two a write would be lost, so the processes
+are paused for each look (30 ms for each GiB or so).
+"""
+
+import mmap
+import os
+from collections.abc import Mapping
+
+from ocimig.migrate.memory.runs import PAGE, Run
+from ocimig.migrate.memory.spaces import of_process
+from ocimig.migrate.trackers import Dirty, Pause, maps
+from ocimig.runtime.linux import memory, pagemap, proc
+
+_CLEAR_SOFT_DIRTY = b"4"
+
+
+def refusal() -> str:
+    """Try it on ourselves; "" when it works, else why not."""
+    page = mmap.mmap(-1, PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    start = memory.address(page)
+    run = [(start, start + PAGE)]
+    page[0] = 1
+    fd = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _clear(os.getpid())
+        clean = _written(fd, run)
+        page[0] = 2
+        if clean or _written(fd, run) != run:
+            return "the kernel has no soft-dirty bits (CONFIG_MEM_SOFT_DIRTY)"
+    except OSError as error:
+        return f"the kernel cannot do it: {error.strerror}"
+    finally:
+        os.close(fd)
+        page.close()
+    return ""
+
+
+class SoftDirty:
+    """See Tracker. Clearing the bits again on close is not needed: nobody else is told by them."""
+
+    name = "softdirty"
+
+    def __init__(self, pause: Pause) -> None:
+        self.notes: list[str] = []
+        self._pause = pause
+        self._start: dict[int, int] = {}  # pid -> start time, of those whose bits were cleared
+
+    def look(self, tasks: Mapping[int, int], *, final: bool = False) -> list[Dirty]:
+        """See Tracker."""
+        for pid in set(self._start) - set(tasks):
+            del self._start[pid]
+        if final:
+            found = [self._look_at(pid, inside, final=True) for pid, inside in tasks.items()]
+        else:
+            with self._pause():
+                found = [self._look_at(pid, inside, final=False) for pid, inside in tasks.items()]
+        return [dirty for dirty in found if dirty is not None]
+
+    def close(self) -> None:
+        """See Tracker."""
+        self._start.clear()
+
+    def _look_at(self, pid: int, inside: int, *, final: bool) -> Dirty | None:
+        stat, mapped, fd = proc.stat(pid), maps.read(pid), maps.open_pagemap(pid)
+        try:
+            if stat is None or mapped is None or fd is None:
+                return None
+            fresh = self._start.get(pid) != stat.start_time
+            # a new mapping, also that of a new program, counts as written until the bits are cleared
+            runs = (
+                maps.there_by_entries(fd, mapped.eligible)
+                if fresh
+                else _written(fd, mapped.eligible)
+            )
+            if not final:
+                _clear(pid)
+                self._start[pid] = stat.start_time
+        except ProcessLookupError:
+            return None
+        finally:
+            if fd is not None:
+                os.close(fd)
+        return Dirty(of_process(inside), pid, runs, mapped.eligible, fresh)
+
+
+def _written(fd: int, mappings: list[Run]) -> list[Run]:
+    return maps.there_by_entries(fd, mappings, pagemap.ENTRY_SOFT_DIRTY)
+
+
+def _clear(pid: int) -> None:
+    fd = os.open(f"/proc/{pid}/clear_refs", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, _CLEAR_SOFT_DIRTY)
+    finally:
+        os.close(fd)

@@ -1,0 +1,234 @@
+"""Writes found by asynchronous write protection: exact, and free for pages that are not written.
+
+Each process is made to open a userfaultfd, which comes to us (runtime/arming.py). Its plain memory is
+registered with it; a look asks the kernel, in one step, what was written and to protect that again
+(PAGEMAP_SCAN). A write to a protected page only takes the mark away: nobody waits for us, and when we
+die the kernel closes the descriptors and takes everything back.
+
+A mapping that is not registered is new, moved, or of a new program: everything in it is dirty.
+"""
+
+import errno
+import mmap
+import os
+from collections.abc import Mapping
+
+from ocimig.migrate.memory.runs import PAGE, Run, intersect, merge, subtract, union
+from ocimig.migrate.memory.spaces import of_process
+from ocimig.migrate.trackers import Dirty, content, direct, maps
+from ocimig.runtime import arming
+from ocimig.runtime.errors import NoInit
+from ocimig.runtime.linux import memory, pagemap, proc, userfaultfd
+
+_FEATURES = userfaultfd.UFFD_FEATURE_WP_ASYNC | userfaultfd.UFFD_FEATURE_WP_UNPOPULATED
+_WP = userfaultfd.UFFDIO_REGISTER_MODE_WP
+_TRIES = 3  # looks for which a process that could not be armed is tried again
+
+
+def refusal() -> str:
+    """Try all that is needed on ourselves and a child; "" when it works, else why not."""
+    page = mmap.mmap(-1, PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    uffd = fd = -1
+    try:
+        uffd = userfaultfd.userfaultfd()
+        userfaultfd.api(uffd, _FEATURES)
+        run = [(memory.address(page), memory.address(page) + PAGE)]
+        userfaultfd.register(uffd, *run[0], userfaultfd.UFFDIO_REGISTER_MODE_WP)
+        fd = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+        page[0] = 1
+        seen = maps.written(fd, run, protect=True), maps.written(fd, run, protect=True)
+        if seen != (run, []):
+            return "the kernel does not tell what was written"
+        return arming.works()
+    except NoInit as error:
+        return str(error)
+    except OSError as error:
+        return f"the kernel cannot do it: {error.strerror}"
+    finally:
+        for opened in (uffd, fd):
+            if opened >= 0:
+                os.close(opened)
+        page.close()
+
+
+class _Followed:
+    """One process and its descriptor."""
+
+    __slots__ = ("start_time", "uffd")
+
+    def __init__(self, start_time: int, uffd: int) -> None:
+        self.start_time = start_time
+        self.uffd = uffd
+
+
+class _Gone(Exception):
+    """The address space that a descriptor is of exists no more."""
+
+
+class Userfault:
+    """See Tracker. What cannot be followed this way is followed by its content."""
+
+    name = "userfault"
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.stopped = 0.0  # seconds that a process stood still for us, at most
+        self._followed: dict[int, _Followed] = {}
+        self._refused: dict[tuple[int, int], int] = {}  # (pid, start time) -> tries
+        self._direct: set[int] = set()
+        self._others = content.Content()
+
+    def look(self, tasks: Mapping[int, int], *, final: bool = False) -> list[Dirty]:
+        """See Tracker."""
+        self._forget_the_dead(tasks)
+        new = set() if final else self._arm([pid for pid in tasks if pid not in self._followed])
+        found: list[Dirty] = []
+        for pid, inside in tasks.items():
+            if pid not in self._followed:
+                continue
+            try:
+                dirty = self._look_at(pid, inside, final=final, fresh=pid in new)
+            except _Gone:
+                self._forget(pid)
+                dirty = self._look_at(pid, inside, fresh=True) if self._arm([pid]) else None
+            if dirty is not None:
+                found.append(dirty)
+        if not final:
+            self._settle()
+        done = {dirty.pid for dirty in found}
+        others = {pid: inside for pid, inside in tasks.items() if pid not in done}
+        return found + self._others.look(others, final=final)
+
+    def close(self) -> None:
+        """See Tracker."""
+        for pid in list(self._followed):
+            self._forget(pid)
+        self._others.close()
+
+    # ---- whom we follow
+
+    def _forget_the_dead(self, tasks: Mapping[int, int]) -> None:
+        for pid, followed in list(self._followed.items()):
+            stat = proc.stat(pid) if pid in tasks else None
+            if stat is None or stat.start_time != followed.start_time:
+                self._forget(pid)
+
+    def _forget(self, pid: int) -> None:
+        os.close(self._followed.pop(pid).uffd)
+        self._direct.discard(pid)
+
+    def _arm(self, pids: list[int]) -> set[int]:
+        """Follow these from now on; those that it worked for."""
+        started = {pid: it.start_time for pid in pids if (it := proc.stat(pid)) is not None}
+        wanted = [
+            pid for pid, start in started.items() if self._refused.get((pid, start), 0) < _TRIES
+        ]
+        armed: set[int] = set()
+        for pid, answer in arming.arm(wanted).items() if wanted else ():
+            if answer.fd < 0:
+                if answer.errno != errno.ESRCH:
+                    self._refuse(pid, started[pid], answer.reason)
+                continue
+            self.stopped = max(self.stopped, answer.stopped)
+            self._followed[pid] = _Followed(started[pid], answer.fd)
+            try:
+                userfaultfd.api(answer.fd, _FEATURES)
+            except OSError as error:
+                self._forget(pid)
+                self._refuse(pid, started[pid], str(error.strerror))
+            else:
+                armed.add(pid)
+        return armed
+
+    def _refuse(self, pid: int, start: int, reason: str) -> None:
+        tries = self._refused.get((pid, start), 0) + 1
+        self._refused[pid, start] = tries
+        if tries == _TRIES:
+            self._say(pid, reason)
+
+    def _say(self, pid: int, reason: str) -> None:
+        self.notes.append(f"process {pid} is followed by its content, which takes longer: {reason}")
+
+    # ---- one process
+
+    def _look_at(
+        self, pid: int, inside: int, *, final: bool = False, fresh: bool = False
+    ) -> Dirty | None:
+        """None when it has ended, or is not for us. Raises _Gone."""
+        mapped, fd = maps.read(pid), maps.open_pagemap(pid)
+        try:
+            if mapped is None or fd is None:
+                return None
+            if not final and not self._is_for_us(pid, mapped):
+                return None
+            followed = self._followed[pid]
+            if fresh:
+                self._register(followed, mapped.areas)
+            runs = maps.written(fd, mapped.eligible, protect=not final)
+            strange = maps.there(fd, mapped.eligible, without=pagemap.PAGE_IS_WPALLOWED)
+            untracked: list[Run] = []
+            if strange and not final:
+                runs, untracked = self._adopt(followed, fd, mapped, runs, strange)
+            elif strange:
+                runs, untracked = union(runs, strange), strange
+        finally:
+            if fd is not None:
+                os.close(fd)
+        return Dirty(of_process(inside), pid, runs, mapped.eligible, fresh, untracked)
+
+    def _adopt(
+        self,
+        followed: _Followed,
+        fd: int,
+        mapped: maps.Maps,
+        runs: list[Run],
+        strange: list[Run],
+    ) -> tuple[list[Run], list[Run]]:
+        """Follow mappings that nobody follows yet: what is dirty, and what remains without."""
+        areas = [area for area in mapped.areas if intersect([area], strange)]
+        refused = merge(self._register(followed, areas, moved=True))
+        written = maps.written(fd, merge(areas), protect=True)
+        left = intersect(strange, refused)
+        return union(union(runs, written), subtract(strange, left)), left
+
+    def _register(self, followed: _Followed, areas: list[Run], *, moved: bool = False) -> list[Run]:
+        """Let the kernel watch these mappings; those that it will not. Raises _Gone."""
+        refused: list[Run] = []
+        for start, end in areas:
+            try:
+                userfaultfd.register(followed.uffd, start, end, _WP)
+                if moved:
+                    # Before Linux 6.14 mremap(2) took old marks of protection along, and pages that
+                    # bear one look clean whatever is written to them. This takes them away.
+                    userfaultfd.unregister(followed.uffd, start, end)
+                    userfaultfd.register(followed.uffd, start, end, _WP)
+            except OSError as error:
+                if error.errno == errno.ESRCH:
+                    raise _Gone from None
+                if error.errno not in {errno.EINVAL, errno.ENOENT}:  # these: it went meanwhile
+                    refused.append((start, end))
+        return refused
+
+    # ---- writes that the processor does not do
+
+    def _is_for_us(self, pid: int, mapped: maps.Maps) -> bool:
+        """Whether the page tables tell of every write; notes who must be waited for."""
+        if mapped.aio:
+            start = self._followed[pid].start_time
+            self._refused[pid, start] = _TRIES
+            self._forget(pid)
+            self._say(pid, "it uses io_submit(2), whose writes the page tables do not show")
+            return False
+        if direct.used(pid):
+            self._direct.add(pid)
+        else:
+            self._direct.discard(pid)
+        return True
+
+    def _settle(self) -> None:
+        """Wait for direct reads that began before the look: see direct.py."""
+        for pid in direct.settle(self._direct):
+            if pid in self._followed:
+                self._refused[pid, self._followed[pid].start_time] = _TRIES
+                self._forget(pid)
+                self._say(pid, "a read past the page cache does not end")
