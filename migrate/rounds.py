@@ -79,7 +79,8 @@ def decide(
 
     `fixed` is the predicted blackout without the last pages, `overlap` how many seconds of their
     travel hide behind the dump, `elapsed` the time since the first round began, `bandwidth` (bytes a
-    second) what is known from elsewhere as long as no round has measured it.
+    second) what is known from elsewhere: it counts as long as no round has measured it, and for the
+    freeze where max_bandwidth holds the rounds back.
     """
     if not history:
         if policy.max_rounds:
@@ -101,7 +102,8 @@ def _decide(
 ) -> Decision:
     last = history[-1]
     speed = measured_bandwidth(history) or bandwidth or _SLOW
-    delta = last.dirty_pages * PAGE / speed
+    # max_bandwidth holds the rounds back, not what goes in the freeze
+    delta = last.dirty_pages * PAGE / (max(speed, bandwidth) if policy.max_bandwidth else speed)
     now = Decision(
         ROUND, "", fixed + max(0.0, delta - overlap), last.throttle, speed, dirty_rate(history)
     )

@@ -83,9 +83,20 @@ _ocimig() {
     migrate,--remote-command) return ;;
     migrate,--remote-root) return ;;
     migrate,--progress) mapfile -t COMPREPLY < <(compgen -W "auto plain json none" -- "$cur"); return ;;
+    migrate,--report) compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    migrate,--max-downtime) return ;;
+    migrate,--max-rounds) return ;;
+    migrate,--max-bandwidth) return ;;
+    migrate,--timeout) return ;;
+    migrate,--on-timeout) mapfile -t COMPREPLY < <(compgen -W "abort stop throttle" -- "$cur"); return ;;
+    migrate,--tracker) mapfile -t COMPREPLY < <(compgen -W "userfault softdirty content auto none" -- "$cur"); return ;;
+    migrate,--streams) return ;;
+    migrate,--compress) mapfile -t COMPREPLY < <(compgen -W "zstd none auto" -- "$cur"); return ;;
+    dirty-rate,--seconds) return ;;
+    dirty-rate,--tracker) mapfile -t COMPREPLY < <(compgen -W "userfault softdirty content auto" -- "$cur"); return ;;
     esac
     case $verb in
-    "") mapfile -t COMPREPLY < <(compgen -W "create start run exec state list ps kill delete pause resume spec features checkpoint restore migrate recover doctor --root --log --log-format --debug --systemd-cgroup --rootless --cgroup-manager -h --help -v --version" -- "$cur") ;;
+    "") mapfile -t COMPREPLY < <(compgen -W "create start run exec state list ps kill delete pause resume spec features checkpoint restore migrate dirty-rate recover doctor --root --log --log-format --debug --systemd-cgroup --rootless --cgroup-manager -h --help -v --version" -- "$cur") ;;
     create) mapfile -t COMPREPLY < <(compgen -W "-b --bundle -f --config --console-socket --pidfd-socket --pid-file --no-pivot --no-new-keyring --preserve-fds --net --no-subreaper --explain -h --help" -- "$cur") ;;
     start) if [[ $cur == -* ]]; then mapfile -t COMPREPLY < <(compgen -W "-h --help" -- "$cur"); else mapfile -t COMPREPLY < <(_ocimig_ids "$cur"); fi ;;
     run) mapfile -t COMPREPLY < <(compgen -W "-b --bundle -f --config --console-socket --pidfd-socket --pid-file --no-pivot --no-new-keyring --preserve-fds --net -d --detach --keep --no-subreaper -h --help" -- "$cur") ;;
@@ -101,7 +112,8 @@ _ocimig() {
     features) mapfile -t COMPREPLY < <(compgen -W "-h --help" -- "$cur") ;;
     checkpoint) if [[ $cur == -* ]]; then mapfile -t COMPREPLY < <(compgen -W "--image-path --work-path --parent-path -R --leave-running --pre-dump --tcp-established --tcp-skip-in-flight --tcp-close --link-remap --ext-unix-sk --shell-job --file-locks --manage-cgroups-mode --empty-ns --auto-dedup --network-lock --lazy-pages --page-server --status-fd -h --help" -- "$cur"); else mapfile -t COMPREPLY < <(_ocimig_ids "$cur"); fi ;;
     restore) mapfile -t COMPREPLY < <(compgen -W "-b --bundle --image-path --work-path -d --detach --pid-file --console-socket --no-pivot --no-subreaper --tcp-established --tcp-skip-in-flight --tcp-close --link-remap --ext-unix-sk --shell-job --file-locks --manage-cgroups-mode --empty-ns --auto-dedup --network-lock --lazy-pages --lsm-profile --lsm-mount-context -h --help" -- "$cur") ;;
-    migrate) if [[ $cur == -* ]]; then mapfile -t COMPREPLY < <(compgen -W "-p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command --remote-root -n --dry-run --json --progress --tcp-close --file-locks --link-remap --ext-unix-sk --keep-source-files --resume --abort --assume-destination-dead -h --help" -- "$cur"); else mapfile -t COMPREPLY < <(_ocimig_ids "$cur"); fi ;;
+    migrate) if [[ $cur == -* ]]; then mapfile -t COMPREPLY < <(compgen -W "-p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command --remote-root -n --dry-run --json --progress --report --max-downtime --max-rounds --max-bandwidth --timeout --on-timeout --auto-converge --post-copy --tracker --streams --compress --forget-retained --tcp-close --file-locks --link-remap --ext-unix-sk --keep-source-files --resume --abort --assume-destination-dead -h --help" -- "$cur"); else mapfile -t COMPREPLY < <(_ocimig_ids "$cur"); fi ;;
+    dirty-rate) if [[ $cur == -* ]]; then mapfile -t COMPREPLY < <(compgen -W "--seconds --tracker --json -h --help" -- "$cur"); else mapfile -t COMPREPLY < <(_ocimig_ids "$cur"); fi ;;
     recover) if [[ $cur == -* ]]; then mapfile -t COMPREPLY < <(compgen -W "--json -h --help" -- "$cur"); else mapfile -t COMPREPLY < <(_ocimig_ids "$cur"); fi ;;
     doctor) mapfile -t COMPREPLY < <(compgen -W "--json -h --help" -- "$cur") ;;
     esac

@@ -7,7 +7,7 @@ function __ocimig_ids
     end
 end
 
-set -l verbs create start run exec state list ps kill delete pause resume spec features checkpoint restore migrate recover doctor
+set -l verbs create start run exec state list ps kill delete pause resume spec features checkpoint restore migrate dirty-rate recover doctor
 set -l early "not __fish_seen_subcommand_from $verbs"
 complete -c ocimig -f
 complete -c ocimig -n "$early" -a create -d 'create a container, which then waits for start'
@@ -26,6 +26,7 @@ complete -c ocimig -n "$early" -a features -d 'show what this runtime can do, as
 complete -c ocimig -n "$early" -a checkpoint -d 'save a running container to files'
 complete -c ocimig -n "$early" -a restore -d 'bring a container back from files'
 complete -c ocimig -n "$early" -a migrate -d 'move a running container to another host'
+complete -c ocimig -n "$early" -a dirty-rate -d 'measure how fast a container writes to its memory'
 complete -c ocimig -n "$early" -a recover -d 'settle migrations that a crash left unfinished'
 complete -c ocimig -n "$early" -a doctor -d 'show what this host can and cannot do, and how to mend it'
 complete -c ocimig -n "$early" -l root -r -F -d 'directory of the state of containers'
@@ -158,6 +159,18 @@ complete -c ocimig -n "__fish_seen_subcommand_from migrate" -l remote-root -x -d
 complete -c ocimig -n "__fish_seen_subcommand_from migrate" -s n -l dry-run -d 'look at both hosts, report, change nothing'
 complete -c ocimig -n "__fish_seen_subcommand_from migrate" -l json -d 'the report as JSON'
 complete -c ocimig -n "__fish_seen_subcommand_from migrate" -l progress -x -a "auto plain json none" -d 'how progress is shown on stderr (default: auto)'
+complete -c ocimig -n "__fish_seen_subcommand_from migrate" -l report -r -F -d 'draw what happened into this file (HTML)'
+complete -c ocimig -n "__fish_seen_subcommand_from migrate" -l max-downtime -x -d 'freeze when it will stand still for no longer (default: 300)'
+complete -c ocimig -n "__fish_seen_subcommand_from migrate" -l max-rounds -x -d 'send memory that often while it runs (default: 30; 0: all in the freeze)'
+complete -c ocimig -n "__fish_seen_subcommand_from migrate" -l max-bandwidth -x -d 'send memory no faster than that while it runs'
+complete -c ocimig -n "__fish_seen_subcommand_from migrate" -l timeout -x -d 'end the rounds after so many seconds (default: when no progress is made)'
+complete -c ocimig -n "__fish_seen_subcommand_from migrate" -l on-timeout -x -a "abort stop throttle" -d 'when it does not fit by then (default: stop, which freezes it all the same)'
+complete -c ocimig -n "__fish_seen_subcommand_from migrate" -l auto-converge -d 'slow it down in steps as long as it writes faster than memory travels'
+complete -c ocimig -n "__fish_seen_subcommand_from migrate" -l post-copy -d 'when it does not fit: freeze it, and let the rest follow while it runs there; if either host or the link fails then, the container is lost'
+complete -c ocimig -n "__fish_seen_subcommand_from migrate" -l tracker -x -a "userfault softdirty content auto none" -d 'what tells which memory is written (default: auto, the best that works here); none leaves all of it to the freeze'
+complete -c ocimig -n "__fish_seen_subcommand_from migrate" -l streams -x -d 'connections that carry memory (default: as many as pay)'
+complete -c ocimig -n "__fish_seen_subcommand_from migrate" -l compress -x -a "zstd none auto" -d 'memory on its way (default: auto, where it pays)'
+complete -c ocimig -n "__fish_seen_subcommand_from migrate" -l forget-retained -d 'keep none of its memory here for when it comes back'
 complete -c ocimig -n "__fish_seen_subcommand_from migrate" -l tcp-close -d 'close established TCP connections instead of keeping them'
 complete -c ocimig -n "__fish_seen_subcommand_from migrate" -l file-locks -d 'keep file locks'
 complete -c ocimig -n "__fish_seen_subcommand_from migrate" -l link-remap -d 'keep files that are open but no longer have a name'
@@ -168,6 +181,11 @@ complete -c ocimig -n "__fish_seen_subcommand_from migrate" -l abort -d 'give up
 complete -c ocimig -n "__fish_seen_subcommand_from migrate" -l assume-destination-dead -d 'with --resume: it runs on here although the other host does not answer; if it runs there, there are two'
 complete -c ocimig -n "__fish_seen_subcommand_from migrate" -s h -l help -d 'show this help'
 complete -c ocimig -n "__fish_seen_subcommand_from migrate" -a "(__ocimig_ids)"
+complete -c ocimig -n "__fish_seen_subcommand_from dirty-rate" -l seconds -x -d 'how long (default: 2)'
+complete -c ocimig -n "__fish_seen_subcommand_from dirty-rate" -l tracker -x -a "userfault softdirty content auto" -d 'what tells which memory is written (default: auto, the best that works here)'
+complete -c ocimig -n "__fish_seen_subcommand_from dirty-rate" -l json -d 'the figures as JSON'
+complete -c ocimig -n "__fish_seen_subcommand_from dirty-rate" -s h -l help -d 'show this help'
+complete -c ocimig -n "__fish_seen_subcommand_from dirty-rate" -a "(__ocimig_ids)"
 complete -c ocimig -n "__fish_seen_subcommand_from recover" -l json -d 'the findings as JSON'
 complete -c ocimig -n "__fish_seen_subcommand_from recover" -s h -l help -d 'show this help'
 complete -c ocimig -n "__fish_seen_subcommand_from recover" -a "(__ocimig_ids)"

@@ -39,6 +39,29 @@ _CRIU = (
 )  # fmt: skip
 _PROGRESS = Option("--progress", "how progress is shown on stderr (default: auto)", TEXT, "HOW",
                    choices=("auto", "plain", "json", "none"))  # fmt: skip
+_TRACKERS = ("userfault", "softdirty", "content", "auto")
+_FOLLOW = "what tells which memory is written (default: auto, the best that works here)"
+_MEMORY = (
+    Option("--max-downtime", "freeze when it will stand still for no longer (default: 300)",
+           NUMBER, "MS"),
+    Option("--max-rounds", "send memory that often while it runs (default: 30; 0: all in the freeze)",
+           NUMBER, "N"),
+    Option("--max-bandwidth", "send memory no faster than that while it runs", NUMBER, "MIB/S"),
+    Option("--timeout", "end the rounds after so many seconds (default: when no progress is made)",
+           NUMBER, "SECONDS"),
+    Option("--on-timeout", "when it does not fit by then (default: stop, which freezes it all the same)",
+           TEXT, "ACTION", choices=("abort", "stop", "throttle")),
+    Option("--auto-converge", "slow it down in steps as long as it writes faster than memory travels",
+           FLAG),
+    Option("--post-copy", "when it does not fit: freeze it, and let the rest follow while it runs there; "
+           "if either host or the link fails then, the container is lost", FLAG),
+    Option("--tracker", f"{_FOLLOW}; none leaves all of it to the freeze", TEXT, "NAME",
+           choices=(*_TRACKERS, "none")),
+    Option("--streams", "connections that carry memory (default: as many as pay)", NUMBER, "N"),
+    Option("--compress", "memory on its way (default: auto, where it pays)", TEXT, "HOW",
+           choices=("zstd", "none", "auto")),
+    Option("--forget-retained", "keep none of its memory here for when it comes back", FLAG),
+)  # fmt: skip
 
 COLD = {
     verb.name: verb
@@ -121,6 +144,8 @@ COLD = {
                 Option("-n, --dry-run", "look at both hosts, report, change nothing", FLAG),
                 Option("--json", "the report as JSON", FLAG),
                 _PROGRESS,
+                Option("--report", "draw what happened into this file (HTML)", TEXT, "FILE", file=True),
+                *_MEMORY,
                 Option("--tcp-close", "close established TCP connections instead of keeping them", FLAG),
                 Option("--file-locks", "keep file locks", FLAG),
                 Option("--link-remap", "keep files that are open but no longer have a name", FLAG),
@@ -136,13 +161,33 @@ COLD = {
                 "The bundle and its root file system, the memory, the established TCP connections "
                 "and the address of the container travel over SSH. Nothing but ocimig, CRIU and an "
                 "SSH server is needed there. At every moment at most one copy runs; when anything "
-                "fails before the last step, the container runs on here."
+                "fails before the last step, the container runs on here. Memory is sent in rounds while "
+                "it runs, each what was written during the one before; it is frozen when what is left "
+                "fits into --max-downtime."
             ),
             examples=(
                 ("See whether it would go", "migrate --dry-run web host2"),
                 ("Move it", "migrate web root@host2"),
+                ("Stand still for 100 ms at most, or stay",
+                 "migrate --max-downtime 100 --auto-converge --timeout 120 --on-timeout abort web host2"),
                 ("After a broken connection", "migrate --resume web"),
             ),
+        ),
+        Verb(
+            "dirty-rate", "ocimig.cli.commands.memory:dirty_rate",
+            "measure how fast a container writes to its memory",
+            contract=False,
+            options=(
+                Option("--seconds", "how long (default: 2)", NUMBER, "N"),
+                Option("--tracker", _FOLLOW, TEXT, "NAME", choices=_TRACKERS),
+                Option("--json", "the figures as JSON", FLAG),
+            ),
+            description=(
+                "It runs on meanwhile, and nothing of it is changed. A container that writes more in a "
+                "second than the link to the other host carries is moved with a long blackout, or "
+                "slowed down by migrate --auto-converge."
+            ),
+            examples=(("For five seconds", "dirty-rate --seconds 5 web"),),
         ),
         Verb(
             "recover", "ocimig.cli.commands.migrate:recover",

@@ -213,6 +213,7 @@ def test_every_option_of_migrate_arrives(monkeypatch: pytest.MonkeyPatch, tmp_pa
         "assume-destination-dead",
         "progress",
         "json",
+        "report",
         "transport",
     )
     argv = ["--root", str(tmp_path), *words, "--transport=openssh", "c1", "me@host2"]
@@ -227,6 +228,9 @@ def test_every_option_of_migrate_arrives(monkeypatch: pytest.MonkeyPatch, tmp_pa
         "patience", "doubt", "assume_destination_dead",
     }  # fmt: skip
     assert _unset(options, names) == set()
+    rules = {field.name for field in fields(options.policy)} - {"max_stalled"}
+    assert _unset(options.policy, rules) == set()
+    assert (options.policy.max_downtime, options.policy.max_bandwidth) == (0.007, 7 << 20)
 
 
 @pytest.mark.parametrize("how", ["resume", "abort"])

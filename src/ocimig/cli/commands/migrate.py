@@ -10,6 +10,7 @@ from ocimig.errors import OcimigError
 if TYPE_CHECKING:
     from ocimig.migrate.engine import MigrateOptions
     from ocimig.migrate.report import Report
+    from ocimig.migrate.rounds import RoundPolicy
     from ocimig.migrate.transport import Target
 
 _IN_DOUBT = 21
@@ -39,6 +40,8 @@ def migrate(call: Call) -> int:
         raise
     view.close()
     _show(report, call)
+    if call.text("report"):
+        _draw(report, call.text("report"))
     return 0
 
 
@@ -57,7 +60,12 @@ def recover(call: Call) -> int:
 
 def agent(call: Call) -> int:
     """The far side: its standard input and output belong to the conversation."""
-    from ocimig.migrate import agent as room
+    if call.given("attach"):
+        from ocimig.migrate import attach
+
+        attach.hand_over(0, 1, context.store(call), call.text("attach"))
+        return 0
+    from ocimig.migrate import agent_process as room
 
     room.serve(0, 1, context.root(call))
     return 0
@@ -106,6 +114,30 @@ def _options(call: Call) -> "MigrateOptions":
         ext_unix_sk=call.flag("ext-unix-sk"),
         keep_source_files=call.flag("keep-source-files"),
         assume_destination_dead=call.flag("assume-destination-dead"),
+        policy=policy(call),
+        tracker="" if call.text("tracker") == "auto" else call.text("tracker"),
+        streams=call.number("streams"),
+        compress=call.text("compress", "auto"),
+        post_copy=call.flag("post-copy"),
+        retain=not call.flag("forget-retained"),
+    )
+
+
+def policy(call: Call) -> "RoundPolicy":
+    """What the options say about the rounds of memory; the policy's own defaults for the rest."""
+    from ocimig.migrate.rounds import RoundPolicy
+
+    usual = RoundPolicy()
+    return RoundPolicy(
+        max_downtime=call.number("max-downtime") / 1000
+        if call.given("max-downtime")
+        else usual.max_downtime,
+        max_rounds=call.number("max-rounds", usual.max_rounds),
+        timeout=call.number("timeout"),
+        on_timeout=call.text("on-timeout", usual.on_timeout),
+        auto_converge=call.flag("auto-converge"),
+        max_bandwidth=call.number("max-bandwidth") << 20,
+        post_copy=call.flag("post-copy"),
     )
 
 
@@ -115,6 +147,13 @@ def _show(report: "Report", call: Call) -> None:
         return
     for line in report.lines():
         print(line)
+
+
+def _draw(report: "Report", path: str) -> None:
+    from ocimig import files
+    from ocimig.migrate import report_html
+
+    files.write_atomic(path, report_html.page(report).encode(), 0o644, sync=False)
 
 
 def _failure(call: Call, error: OcimigError) -> dict[str, object]:
