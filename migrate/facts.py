@@ -237,9 +237,27 @@ def container(state: ContainerState, spec: Mapping[str, Any]) -> dict[str, Any]:
             for number, name in enumerate(state.descriptors[:3])
             if name.startswith(("pipe:", "socket:"))
         ],
-        "objects": [found for pid in pids for found in objects(pid)],
+        "objects": _blockers(state, spec, pids),
         "connections": connections(pids),
     }
+
+
+def _blockers(
+    state: ContainerState, spec: Mapping[str, Any], pids: Sequence[int]
+) -> list[dict[str, Any]]:
+    from ocimig.migrate import blockers, descriptors
+    from ocimig.runtime import cgroups
+
+    found = [*blockers.configured(spec), *blockers.look(state.pid, pids, spec)]
+    known = {(thing.get("pid"), thing.get("fd")) for thing in found}
+    found += [
+        {"kind": "foreign socket", "pid": state.pid, "fd": fd, "name": state.descriptors[fd]}
+        for fd in descriptors.foreign_sockets(state.pid, state.descriptors)
+        if (state.pid, fd) not in known
+    ]
+    if state.cgroups:
+        found += blockers.others(state.pid, pids, cgroups.from_facts(state.cgroups).pids())
+    return found
 
 
 def _own_network(spec: Mapping[str, Any]) -> bool:
@@ -263,41 +281,6 @@ def _resident(pid: int) -> int:
     fields = proc.status(pid) or {}
     words = [fields.get(name, "0").split() for name in ("RssAnon", "RssShmem")]
     return sum(int(word[0]) * 1024 for word in words if word and word[0].isdigit())
-
-
-def objects(pid: int) -> list[dict[str, Any]]:
-    """What of one process may not survive: descriptors of kinds that CRIU does not know."""
-    try:
-        descriptors = os.listdir(f"/proc/{pid}/fd")
-    except OSError:
-        return []
-    found = []
-    for fd in descriptors:
-        try:
-            shown = os.readlink(f"/proc/{pid}/fd/{fd}")
-        except OSError:
-            continue
-        if kind := _kind(shown):
-            found.append({"pid": pid, "fd": int(fd), "kind": kind, "name": shown})
-    return found
-
-
-_KINDS = (
-    ("anon_inode:[io_uring]", "io_uring"),
-    ("anon_inode:[userfaultfd]", "userfaultfd"),
-    ("anon_inode:bpf", "bpf"),
-    ("anon_inode:[perf_event]", "perf event"),
-    ("anon_inode:[fanotify]", "fanotify"),
-    ("anon_inode:kvm", "virtual machine"),
-    ("/dev/nvidia", "graphics card"),
-    ("/dev/dri/", "graphics card"),
-    ("/dev/kvm", "virtual machine"),
-    ("/dev/fuse", "fuse"),
-)
-
-
-def _kind(shown: str) -> str:
-    return next((kind for start, kind in _KINDS if shown.startswith(start)), "")
 
 
 def connections(pids: Sequence[int]) -> int:

@@ -1,12 +1,13 @@
 """Facts of two hosts and a container → findings, each with its fix. Pure: reads nothing, asks nobody."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from ocimig.migrate import inside
 from ocimig.migrate.errors import PreflightRefused
+from ocimig.migrate.inside import REFUSE, WARN, Finding, Wishes
 
-REFUSE, WARN = "refused", "warning"
+__all__ = ["REFUSE", "WARN", "Finding", "Wishes", "check", "choose_images", "image_bytes", "refuse"]
 RESERVE = 64 << 20  # bytes that stay free for everybody else
 MEMORY_SHARE = 1.15  # the restored container, its page tables and CRIU itself
 LEAST_PIPE = 1 << 20
@@ -14,29 +15,23 @@ LEAST_PIPE = 1 << 20
 Facts = Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that is in the way, or worth knowing; `code` is the exit code it leads to."""
-
-    severity: str
-    name: str
-    text: str
-    fix: str
-    code: int = 14
-
-    def to_dict(self) -> dict[str, Any]:
-        """For --json."""
-        return {"severity": self.severity, "name": self.name, "text": self.text, "fix": self.fix}
-
-
-def check(container: Facts, here: Facts, there: Facts, *, tcp_close: bool = False) -> list[Finding]:
-    """Everything that is wrong, the hindrances first."""
+def check(
+    container: Facts,
+    here: Facts,
+    there: Facts,
+    *,
+    tcp_close: bool = False,
+    wishes: Wishes | None = None,
+) -> list[Finding]:
+    """Everything that is wrong, the hindrances first; `wishes` are the options that allow more."""
+    tcp_close = tcp_close or (wishes is not None and wishes.tcp_close)
     found = [
         *_programs(here, there),
         *_machines(here, there),
         *_room(container, there),
         *_names(container, here, there),
         *_network(container, there, tcp_close),
+        *inside.findings(container["objects"], wishes),
         *_inside(container),
     ]
     return sorted(found, key=lambda finding: finding.severity != REFUSE)
@@ -236,19 +231,7 @@ def _network(container: Facts, there: Facts, tcp_close: bool) -> Iterator[Findin
         yield Finding(REFUSE, "address", text, "stop what holds it, or change the address", 11)
 
 
-_FIXES = {
-    "io_uring": "start the program with io_uring off (in nodejs UV_USE_IO_URING=0; in mariadb innodb_use_native_aio=0)",
-    "userfaultfd": "CRIU cannot save it; stop that process first",
-    "graphics card": "CRIU cannot save it without a plugin; stop that process first",
-    "virtual machine": "migrate the virtual machine with its own tools",
-}
-
-
 def _inside(container: Facts) -> Iterator[Finding]:
-    for found in container["objects"]:
-        text = f"process {found['pid']} has descriptor {found['fd']} open on {found['name']}"
-        fix = _FIXES.get(found["kind"], f"CRIU cannot save a {found['kind']}; close it first")
-        yield Finding(REFUSE, found["kind"], text, fix)
     if not container["pid_namespace"]:
         text = "the container shares the host's process numbers, which may be taken over there"
         yield Finding(WARN, "pid-namespace", text, "add a pid namespace to config.json")
