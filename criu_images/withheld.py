@@ -3,6 +3,7 @@ never reads memory itself.
 
     <directory>/withhold    "ocimigW1", u64 count, count times {u64 pid, u64 start, u64 end}; sorted
     <directory>/withheld    any number of {u64 pid, u64 start, u64 end}, as CRIU asked; may overlap
+    <directory>/smaps-PID   what CRIU reads in place of /proc/PID/smaps, where there is one (haste.c)
 
 Little endian, addresses in bytes, ends exclusive, pids as the host counts them. `withhold` is put in place
 whole, by a rename, while CRIU waits; CRIU fails on one that is not whole, and where it cannot write `withheld`.
@@ -31,6 +32,7 @@ class Withheld:
         self._wanted = os.path.join(directory, "withhold")
         self._log = os.path.join(directory, "withheld")
         self.directory = os.path.abspath(directory)
+        self._mappings: list[str] = []
         self.remove()
         with Fd(os.open(self._log, _FLAGS, 0o600)):
             pass
@@ -51,10 +53,19 @@ class Withheld:
             for start, end in ranges[pid]
             if start < end
         ]
-        new = f"{self._wanted}.new"
-        with Fd(os.open(new, _FLAGS, 0o600)) as file:
-            files.write_all(file, _HEAD.pack(_MAGIC, len(packed)) + b"".join(packed))
-        os.rename(new, self._wanted)
+        self._put(self._wanted, _HEAD.pack(_MAGIC, len(packed)) + b"".join(packed))
+
+    def write_mappings(self, pid: int, text: bytes) -> None:
+        """What CRIU shall read as the smaps of a process. To be called while CRIU waits."""
+        path = f"{self.directory}/smaps-{pid}"
+        self._mappings.append(path)
+        self._put(path, text)
+
+    @staticmethod
+    def _put(path: str, data: bytes) -> None:
+        with Fd(os.open(f"{path}.new", _FLAGS, 0o600)) as file:
+            files.write_all(file, data)
+        os.rename(f"{path}.new", path)
 
     def read(self) -> dict[int, list[Run]]:
         """What CRIU would have saved and did not: by host pid, sorted and disjoint. Raises BadImage."""
@@ -70,8 +81,8 @@ class Withheld:
         return {pid: joined(runs) for pid, runs in found.items()}
 
     def remove(self) -> None:
-        """Both files; fine when there are none."""
-        for path in (self._wanted, f"{self._wanted}.new", self._log):
+        """All of them; fine when there are none."""
+        for path in (self._wanted, f"{self._wanted}.new", self._log, *self._mappings):
             try:
                 os.unlink(path)
             except FileNotFoundError:

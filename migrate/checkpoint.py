@@ -11,7 +11,6 @@ Whatever fails: the container runs on, its network is unlocked, and of the image
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from ocimig import files, log
@@ -21,6 +20,7 @@ from ocimig.criu_images.image import CheckpointImage, Manifest
 from ocimig.files import Fd
 from ocimig.migrate import descriptors, dump_request, external, mountinfo, netlock, tmpfs
 from ocimig.migrate.dump_request import CheckpointOptions
+from ocimig.migrate.frozen import Frozen, nothing
 from ocimig.migrate.image_place import ImagePlace, full
 from ocimig.migrate.signals import Deferred
 from ocimig.migrate.withholding import Memory, Withholding
@@ -34,22 +34,6 @@ from ocimig.runtime.store import Store
 
 __all__ = ["CheckpointOptions", "Frozen", "Memory", "checkpoint", "foresee"]
 LOG = "dump.log"
-
-
-@dataclass(slots=True)
-class Frozen:
-    """The container while CRIU waits in post-dump: stopped, locked, all images written.
-
-    Who sets `held` takes over: from then on nothing here thaws or unlocks it, whatever fails.
-    """
-
-    id: str
-    pid: int
-    image: CheckpointImage
-    manifest: Manifest
-    pids: list[int]
-    times: dict[str, float] = field(default_factory=dict)
-    held: bool = False
 
 
 OnFrozen = Callable[[Frozen], None]
@@ -254,6 +238,8 @@ class _Checkpoint:
 
     def _ready(self, _: rpc.Notice) -> None:
         """CRIU is warm; the next thing it does is the freeze."""
+        if self.withholding is not None:
+            self.withholding.prepare([self.state.pid, *proc.descendants(self.state.pid)])
         if self.lock is not None:
             self.lock.announce({"pid": self.state.pid, "paused": self.paused})
         if self.wanted.before_freeze is not None:
@@ -306,6 +292,8 @@ class _Checkpoint:
         if self.withholding is not None:
             self.withholding.settle(self.place.partial.directory)
             self.times["settled"] = time.monotonic()
+            if not self.wanted.confirm_late:
+                self.withholding.confirm()
         self._write_documents()
         if any(file.get("several") for file in self.manifest.facts.get("files", [])):
             entries.loosen_host_files(self.place.partial.directory, binary.find())
@@ -326,6 +314,7 @@ class _Checkpoint:
             self.manifest,
             list(self.pids),
             self.times,
+            confirm=self.withholding.confirm if self.withholding is not None else nothing,
         )
 
     def _write_documents(self) -> None:

@@ -33,6 +33,7 @@ class CheckpointOptions:
 
     `seal` false leaves hashing and the manifest to whoever carries the files away. `keep` leaves the
     (stopped) container's record and cgroup in place. `before_freeze` is called when everything is warm.
+    `confirm_late` leaves it to `on_frozen` to call Frozen.confirm before another copy of it may run.
     """
 
     image_path: str = "checkpoint"
@@ -57,6 +58,7 @@ class CheckpointOptions:
     seal: bool = True
     keep: bool = False
     before_freeze: Callable[[], None] | None = None
+    confirm_late: bool = False
 
 
 def refuse(

@@ -1,6 +1,9 @@
-/* Loaded into CRIU: two things that it does slowly while the container stands still, done faster. Changes no
+/* Loaded into CRIU: three things that it does slowly while the container stands still, done faster. Changes no
  * answer.
  *
+ *   openat(2)      of /proc/PID/smaps opens the file smaps-PID in the directory that OCIMIG_WITHHELD names, where
+ *                  there is one: what CRIU reads of it, without the counting of pages, 13 ms a GiB
+ *                  (migrate/mappings.py, which confirms it afterwards).
  *   nanosleep(2)   CRIU looks every 100 ms whether a cgroup is frozen (criu/seize.c); it rarely takes one.
  *   sendmsg(2)     CRIU asks twice for the connections that the network namespace tracks (criu/net.c, dump_nf_ct),
  *                  and each time the kernel walks the table of all namespaces, 12 ms for one of 262,144
@@ -13,6 +16,10 @@
 #include <linux/netfilter/nfnetlink.h>
 #include <linux/netfilter/nfnetlink_conntrack.h>
 #include <linux/netlink.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -34,6 +41,34 @@ PUBLIC int nanosleep(const struct timespec *wish, struct timespec *left)
 		return real(wish, left);
 	step *= 2;
 	return real(&shorter, left);
+}
+
+PUBLIC int openat64(int place, const char *name, int flags, ...)
+{
+	static int (*real)(int, const char *, int, ...);
+	const char *directory = getenv("OCIMIG_WITHHELD");
+	char link[48], path[4096];
+	unsigned long pid;
+	ssize_t size;
+	va_list rest;
+	mode_t mode;
+	int fd = -1;
+
+	va_start(rest, flags);
+	mode = flags & (O_CREAT | __O_TMPFILE) ? va_arg(rest, mode_t) : 0;
+	va_end(rest);
+	if (!real)
+		real = dlsym(RTLD_NEXT, "openat64");
+	if (directory && !strcmp(name, "smaps")) {
+		snprintf(link, sizeof link, "/proc/self/fd/%d", place);
+		size = readlink(link, path, sizeof path - 1);
+		path[size < 0 ? 0 : size] = '\0';
+		if (sscanf(path, "/proc/%lu", &pid) == 1) {
+			snprintf(path, sizeof path, "%s/smaps-%lu", directory, pid);
+			fd = real(AT_FDCWD, path, flags | O_NOFOLLOW);
+		}
+	}
+	return fd >= 0 ? fd : real(place, name, flags, mode);
 }
 
 /* Whether the network namespace we are in tracks no connection at all. */

@@ -11,7 +11,8 @@ from ocimig.criu_images.errors import CriuFailed
 from ocimig.criu_images.withheld import Withheld
 from ocimig.migrate import checkpoint
 from ocimig.migrate.checkpoint import CheckpointOptions
-from ocimig.migrate.errors import MemoryUnaccounted
+from ocimig.migrate.errors import MappingsChanged, MemoryUnaccounted
+from ocimig.migrate.mappings import _Seen
 from ocimig.migrate.memory.runs import PAGE, Run, merge, subtract, total
 from ocimig.migrate.withholding import stack_pages
 from ocimig.runtime.store import Store
@@ -219,3 +220,25 @@ def test_a_kernel_without_pagemap_scan_is_helped_too(
     box.restore()
     box.goes_on()
     box.unbroken()
+
+
+def test_mappings_that_changed_unseen_undo_the_freeze(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CRIU was told another flag than the kernel tells afterwards."""
+    plain = _Seen.flags
+    told: list[int] = []
+
+    def flags(self: _Seen, lines: list[bytes]) -> list[bytes] | None:
+        found = plain(self, lines)
+        assert found is not None  # nothing new came in the moment between
+        told.append(len(found))
+        return [*found[:-1], found[-1] + b" dc"]
+
+    monkeypatch.setattr(_Seen, "flags", flags)
+    box.run("count", "8")
+    with pytest.raises(MappingsChanged):
+        _dump(box, Copy())
+    assert told
+    box.goes_on()
+    assert not box.locked()
