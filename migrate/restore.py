@@ -61,6 +61,7 @@ def restore_and_wait(store: Store, id: str, wanted: RestoreOptions) -> int:
             try:
                 front.attach(state.pid, work.take_master())
                 work.settle()
+                work.end_criu()
                 return front.wait()
             finally:
                 lifecycle.delete(store, id, force=True)
@@ -86,6 +87,7 @@ class Restoration:
         self.settled = False
         self.times: dict[str, float] = {}
         self.held = Held()
+        self.sources = stage.Sources()
         self._on_restored: OnRestored | None = None
 
     def __enter__(self) -> "Restoration":
@@ -132,7 +134,10 @@ class Restoration:
         self.network = RestoredNetwork(spec, self.wanted, self.store.path(self.id))
         self.network.make()
         self.state.network = self.network.facts
-        self._start(foreseen if foreseen is not None else self.manifest.facts)
+        known = foreseen if foreseen is not None else self.manifest.facts
+        self._start(known)
+        if "mounts" in known:
+            self._stage(known, early=True)
         self.times["warm"] = time.monotonic()
 
     def _usual_bundle(self) -> str:
@@ -185,31 +190,38 @@ class Restoration:
         elif not restore_request.keys(self.manifest.facts) <= set(self.held.keys):
             self.session.close()
             self.held.close()
-            self.held = Held()
+            self.sources.close()
+            self.held, self.sources = Held(), stage.Sources()
             self._start(self.manifest.facts)
         assert self.session is not None
         assert self.state is not None
         assert self.network is not None
-        externals = [External.from_json(value) for value in self.manifest.facts.get("mounts", [])]
-        notify = os.path.join(self.store.path(self.id), "notify")
-        where = stage.Places(self.state.bundle, self.state.cgroups, notify)
+        externals = self._stage(self.manifest.facts)
         stage.make_mount_points(self.state.rootfs, restore_request.targets(self.spec, externals))
         if restore_request.keeps_connections(self.wanted, self.manifest):
             self.network.lock()
-        with stage.Sources() as sources:
-            sources.add_root(self.state.rootfs, slave=bool(self.manifest.facts.get("root_slave")))
-            sources.add(externals, where)
-            if restore_request.mapped(self.spec):
-                sources.add_images(self.image.directory, self.manifest, self.spec["linux"])
-            sources.attach(self.session.pid)
-            self.times["staged"] = time.monotonic()
-            readonly = bool(self.spec["root"].get("readonly"))
-            with stage.put_root(self.state.rootfs) if readonly else nullcontext():
-                self._call(self.session, sources.paths())
+        self.times["staged"] = time.monotonic()
+        readonly = bool(self.spec["root"].get("readonly"))
+        with stage.put_root(self.state.rootfs) if readonly else nullcontext():
+            self._call(self.session, self.sources.paths(externals))
         self.times["done"] = time.monotonic()
         self.network.unlock()
         self._show_times()
         return self.state
+
+    def _stage(self, facts: Mapping[str, Any], *, early: bool = False) -> list[External]:
+        """Lay out what CRIU binds from; what lies there already as it should stays."""
+        assert self.session is not None
+        assert self.state is not None
+        externals = [External.from_json(value) for value in facts.get("mounts", [])]
+        notify = os.path.join(self.store.path(self.id), "notify")
+        where = stage.Places(self.state.bundle, self.state.cgroups, notify)
+        self.sources.add_root(self.state.rootfs, slave=bool(facts.get("root_slave")))
+        self.sources.add(externals, where, early=early)
+        if restore_request.mapped(self.spec) and not early:
+            self.sources.add_images(self.image.directory, self.manifest, self.spec["linux"])
+        self.sources.attach(self.session.pid)
+        return externals
 
     def _call(self, session: rpc.Session, sources: Mapping[str, str]) -> None:
         work_path = os.path.abspath(self.wanted.work_path or self.image.directory)
@@ -235,7 +247,6 @@ class Restoration:
             except FileNotFoundError:
                 pass
             session.call(request, notify=callbacks, watch=rpc.Watch(log_path))
-        session.close()
 
     # -- CRIU's questions -------------------------------------------------------------------------------
 
@@ -289,6 +300,11 @@ class Restoration:
         """The container runs and is nobody's to undo."""
         self.settled = True
 
+    def end_criu(self) -> None:
+        """Wait for CRIU's process, which has done its work."""
+        if self.session is not None:
+            self.session.close()
+
     def take_master(self) -> int:
         """The master of the container's terminal (or -1), which is the caller's from now on."""
         master, self.master = self.master, -1
@@ -297,6 +313,7 @@ class Restoration:
     def _close(self) -> None:
         if self.session is not None:
             self.session.__exit__()
+        self.sources.close()
         self.held.close()
         if self.network is not None:
             self.network.close()

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ocimig import log
 from ocimig.criu_images import options, rpc
 from ocimig.criu_images.image import Manifest
 from ocimig.migrate import descriptors, stage
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from ocimig.migrate.lazy.handler import PageHandler
 
 LOG = "restore.log"
+_WARNINGS = 2  # and errors, which are all that criulog looks at
 _EITHER = ("tcp_established", "ext_unix_sk", "shell_job", "file_locks", "tcp_close")
 _PASSED_ON = ("auto_dedup", "lazy_pages", "lsm_profile", "lsm_mount_context")
 
@@ -116,6 +118,8 @@ def values(wanted: RestoreOptions, manifest: Manifest) -> dict[str, Any]:
     if "tcp_close" in found:
         found.pop("tcp_established", None)
     found.update({name: getattr(wanted, name) for name in _PASSED_ON if getattr(wanted, name)})
+    if wanted.page_handler is not None and log.log.level > log.DEBUG:
+        found["log_level"] = _WARNINGS  # everybody waits, and a line costs 3 µs: 3 ms of 24
     if manifest.facts.get("network_empty") or wanted.empty_ns:
         found["empty_ns"] = options.EMPTY_NAMESPACES["network"]
     return found

@@ -11,6 +11,7 @@ in it, for CRIU's cache of kernel facts, and so is /tmp, for its scratch directo
 
 import os
 import stat
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -54,16 +55,20 @@ def _cover(path: str) -> None:
 
 
 class Sources:
-    """Detached mounts, made on the host, to be attached in CRIU's namespace."""
+    """Mounts made on the host and put into CRIU's namespace, as many as possible before the images come.
+
+    What was put there from what is only foreseen is compared with what the images say, and with what is
+    at its path by then (a file may have been replaced); what differs is put there again.
+    """
 
     def __init__(self) -> None:
-        self._mounts: dict[str, int] = {}
+        self._mounts: dict[str, int] = {}  # made, not yet attached
         self._inside: dict[str, int] = {}  # files mounted below /run/ocimig/images
+        self._placed: dict[str, object] = {}  # key -> what it was made from
+        self._covered = False
 
-    def __enter__(self) -> "Sources":
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Forget what was not attached."""
         for fd in [*self._mounts.values(), *self._inside.values()]:
             os.close(fd)
         self._mounts.clear()
@@ -71,25 +76,45 @@ class Sources:
 
     def add_root(self, path: str, *, slave: bool) -> None:
         """The root file system; private, or what CRIU mounts on it would appear on the host."""
-        fd = mount.open_tree(mount.AT_FDCWD, path, CLONE)
-        self._mounts["root"] = fd
+        made_from = (_identity(path), slave)
+        if self._placed.get("root") == made_from:
+            return
+        self._take("root", mount.open_tree(mount.AT_FDCWD, path, CLONE), made_from)
         kind = mount.MS_SLAVE if slave else mount.MS_PRIVATE
-        mount.mount_setattr(fd, "", mount.AT_EMPTY_PATH, propagation=kind)
+        mount.mount_setattr(self._mounts["root"], "", mount.AT_EMPTY_PATH, propagation=kind)
 
-    def add(self, externals: Iterable[External], where: "Places") -> None:
-        """A source for every external mount. Raises MountGone naming all that are missing."""
+    def add(self, externals: Iterable[External], where: "Places", *, early: bool = False) -> None:
+        """A source for every external mount. Raises MountGone naming all that are missing.
+
+        `early` passes over what is not there yet or fails: it is asked for again.
+        """
         missing = []
         for item in externals:
             try:
-                fd = self._mounts[item.key] = _source(item, where)
-                _set_attributes(fd, item)
+                made_from = (item, _identity(_path(item, where)))
+                if self._placed.get(item.key) == made_from:
+                    continue
+                self._take(item.key, _source(item, where), made_from)
+                _set_attributes(self._mounts[item.key], item)
             except FileNotFoundError as error:
                 missing.append(str(error.filename or item.source))
             except OSError as error:
-                reason = f"mount {item.target}: {error.strerror}"
-                raise RestoreFailed(reason=reason) from error
-        if missing:
+                if not early:
+                    reason = f"mount {item.target}: {error.strerror}"
+                    raise RestoreFailed(reason=reason) from error
+                self._drop(item.key)
+        if missing and not early:
             raise MountGone(paths=", ".join(sorted(set(missing))))
+
+    def _take(self, key: str, fd: int, made_from: object) -> None:
+        self._drop(key)
+        self._mounts[key] = fd
+        self._placed[key] = made_from
+
+    def _drop(self, key: str) -> None:
+        if key in self._mounts:
+            os.close(self._mounts.pop(key))
+        self._placed.pop(key, None)
 
     def add_images(self, directory: str, manifest: Manifest, linux: Mapping[str, Any]) -> None:
         """The images as the processes of a user namespace may read them.
@@ -115,22 +140,28 @@ class Sources:
                     os.fchmod(file, 0o644)
                     files.write_all(file, data)
 
-    def paths(self) -> Mapping[str, str]:
+    def paths(self, externals: Iterable[External]) -> Mapping[str, str]:
         """key of an external mount -> its source in CRIU's namespace."""
-        own = {"root", "images"}
-        return {key: f"{DIRECTORY}/{key}" for key in self._mounts if key not in own}
+        return {item.key: f"{DIRECTORY}/{item.key}" for item in externals}
 
     def attach(self, pid: int) -> None:
-        """Put everything in place in the mount namespace of `pid`."""
-        with Fd(os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)) as namespace:
-            in_child(lambda: self._attach(namespace))
+        """Put what was added since in place in the mount namespace of `pid`."""
+        if self._mounts or not self._covered:
+            with Fd(os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)) as namespace:
+                in_mount_namespace(namespace, self._attach)
+        self.close()
 
-    def _attach(self, namespace: int) -> None:
-        namespaces.setns(namespace, namespaces.CLONE_NEWNS)
-        _cover("/tmp")
+    def _attach(self) -> None:
+        if not self._covered:
+            _cover("/tmp")
+            self._covered = True
         for key, fd in self._mounts.items():
             target = f"{DIRECTORY}/{key}"
-            if stat.S_ISDIR(os.fstat(fd).st_mode):
+            directory = stat.S_ISDIR(os.fstat(fd).st_mode)
+            if os.path.lexists(target):
+                mount.umount2(target, mount.MNT_DETACH)
+                (os.rmdir if os.path.isdir(target) else os.unlink)(target)
+            if directory:
                 os.mkdir(target, 0o700)
             else:
                 os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
@@ -138,6 +169,14 @@ class Sources:
         for name, fd in self._inside.items():
             target = f"{IMAGES}/{name}"
             mount.move_mount(fd, "", mount.AT_FDCWD, target, mount.MOVE_MOUNT_F_EMPTY_PATH)
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    """What is at a path now, by device and inode."""
+    if not path:
+        return None
+    info = os.stat(path)
+    return info.st_dev, info.st_ino
 
 
 class Places:
@@ -151,6 +190,20 @@ class Places:
         self.notify = notify
 
 
+def _path(item: External, where: Places) -> str:
+    """Where on this host it is bound from, or nothing."""
+    if item.kind == "notify":
+        os.makedirs(where.notify, mode=0o755, exist_ok=True)
+        return where.notify
+    if item.kind == "cgroup":
+        path = os.path.join(where.cgroups.get(item.controller, ""), item.below).rstrip("/")
+    elif item.kind == "bind":
+        path = item.source
+    else:
+        return ""
+    return path if path.startswith("/") else os.path.join(where.bundle, path)
+
+
 def _source(item: External, where: Places) -> int:
     if item.kind == "tmpfs":
         return _tmpfs(item)
@@ -160,15 +213,7 @@ def _source(item: External, where: Places) -> int:
             os.close(fd)
             raise OSError(0, "/dev/null of this host is not the null device")
         return fd
-    path = item.source
-    if item.kind == "notify":
-        os.makedirs(where.notify, mode=0o755, exist_ok=True)
-        path = where.notify
-    elif item.kind == "cgroup":
-        path = os.path.join(where.cgroups.get(item.controller, ""), item.below).rstrip("/")
-    if not path.startswith("/"):
-        path = os.path.join(where.bundle, path)
-    fd = mount.open_tree(mount.AT_FDCWD, path, CLONE)
+    fd = mount.open_tree(mount.AT_FDCWD, _path(item, where), CLONE)
     if not item.slave:
         mount.mount_setattr(fd, "", mount.AT_EMPTY_PATH, propagation=mount.MS_PRIVATE)
     return fd
@@ -240,27 +285,26 @@ def _mapped(path: str, linux: Mapping[str, Any]) -> int:
     return fd
 
 
-def in_child(work: Callable[[], Any]) -> None:
-    """Do `work` in a forked child (it changes namespaces) and raise here what it raised there."""
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if not pid:
+def in_mount_namespace(namespace: int, work: Callable[[], None]) -> None:
+    """Do `work` in another mount namespace, in a thread of its own, and raise here what it raised.
+
+    setns(2) moves only the thread that calls it, once it shares its root with no other thread.
+    """
+    raised: list[BaseException] = []
+
+    def there() -> None:
         try:
+            namespaces.unshare(namespaces.CLONE_FS)
+            namespaces.setns(namespace, namespaces.CLONE_NEWNS)
             work()
-            os._exit(0)
-        except BaseException as error:  # noqa: BLE001  the parent raises it
-            number = error.errno or 0 if isinstance(error, OSError) else 0
-            os.write(writer, f"{number} {error}".encode()[:4000])
-        finally:
-            os._exit(1)
-    os.close(writer)
-    with Fd(reader):
-        said = b""
-        while part := os.read(reader, 65536):
-            said += part
-    if os.waitpid(pid, 0)[1]:
-        code, _, words = said.decode(errors="replace").partition(" ")
-        raise OSError(int(code or 0), words or "a helper process died")
+        except BaseException as error:  # noqa: BLE001  raised by the thread that waits
+            raised.append(error)
+
+    thread = threading.Thread(target=there, name="stage")
+    thread.start()
+    thread.join()
+    if raised:
+        raise raised[0]
 
 
 @contextmanager

@@ -5,6 +5,7 @@ import ctypes
 from ocimig.runtime.linux import syscalls
 
 CLONE_NEWTIME = 0x80
+CLONE_FS = 0x200  # root and working directory, which threads share otherwise
 CLONE_NEWNS = 0x20000
 CLONE_NEWCGROUP = 0x2000000
 CLONE_NEWUTS = 0x4000000
