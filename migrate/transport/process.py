@@ -1,6 +1,5 @@
 """A channel to a process of this host. What it is (a shell, ssh) is its caller's business."""
 
-import fcntl
 import os
 import signal
 import subprocess
@@ -8,9 +7,8 @@ import threading
 from collections.abc import Mapping, Sequence
 
 from ocimig.migrate.transport import STDERR_TAIL
-from ocimig.migrate.transport.stdio import lost_link, read_some, write_whole
+from ocimig.migrate.transport.stdio import enlarge, lost_link, read_some, write_whole
 
-PIPE_SIZE = 1 << 20  # fewer switches between the two ends; the kernel's default is 64 KiB
 _PATIENCE = 2.0  # seconds a process gets to end by itself, and again after SIGTERM
 
 
@@ -60,7 +58,7 @@ class ProcessChannel:
         self._stdin, self._stdout, self._stderr = process.stdin, process.stdout, process.stderr
         for stream in (self._stdin, self._stdout):
             os.set_blocking(stream.fileno(), False)
-            _enlarge(stream.fileno())
+            enlarge(stream.fileno())
         self._tail = Tail()
         self._listener = threading.Thread(target=self._listen, name="stderr", daemon=True)
         self._listener.start()
@@ -129,10 +127,3 @@ class ProcessChannel:
             return ""
         self._listener.join(1.0)
         return self._tail.text().rpartition("\n")[2]
-
-
-def _enlarge(fd: int) -> None:
-    try:
-        fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
-    except OSError:  # over /proc/sys/fs/pipe-user-pages-soft: slower, nothing else
-        pass
