@@ -1,0 +1,236 @@
+"""How long a container will stand still: by what it is, and by what earlier migrations on this host took.
+
+A model says what each part of the blackout depends on (processes, threads, mappings, descriptors,
+sockets; bytes over bandwidth; round trips). Each migration leaves what it really took in
+`<root>/.migrations/.calibration.json`; the model's parts are then stretched to fit those, the latest, the
+most similar and those to the same host first. Never decides.
+"""
+
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from ocimig import files, jsonio, log
+from ocimig.migrate import journal
+from ocimig.migrate.report import DELTA, DUMP, FILES, FREEZE, NETWORK, PARTS, RESTORE, WIRE
+from ocimig.runtime.linux import proc
+from ocimig.runtime.store import Store
+
+NAME = ".calibration.json"
+VERSION = 1
+KEPT = 64  # migrations
+_LIMITS = (0.2, 5.0)  # what one migration may stretch a part by: the rest was something else
+_PRIOR = 0.3  # migrations that the bare model counts for
+_ELSEWHERE = 0.3  # what a migration to another host counts for
+
+# Milliseconds: always, and for each process, thread, mapping, descriptor and socket.
+_MODEL: dict[str, tuple[float, float, float, float, float, float]] = {
+    FREEZE: (1.5, 0.1, 0.05, 0.0, 0.0, 0.0),
+    DUMP: (16.0, 3.0, 0.3, 0.01, 0.05, 0.3),
+    FILES: (3.0, 0.0, 0.0, 0.0, 0.0, 0.0),
+    RESTORE: (35.0, 4.0, 0.3, 0.02, 0.05, 0.3),
+    NETWORK: (2.0, 0.0, 0.0, 0.0, 0.0, 0.0),
+    WIRE: (2.0, 0.0, 0.0, 0.0, 0.0, 0.0),
+}
+_ROUND_TRIPS = 2  # prepare → prepared, go → running
+_IMAGE = 24 << 10  # bytes of CRIU's images, and for each process
+_CHANGED_FILE = 0.0002  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a container is, as far as time depends on it."""
+
+    processes: int = 1
+    threads: int = 1
+    mappings: int = 0
+    descriptors: int = 0
+    sockets: int = 0
+
+    def counts(self) -> tuple[int, int, int, int, int]:
+        """In the order of the model's columns."""
+        return (self.processes, self.threads, self.mappings, self.descriptors, self.sockets)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What one migration was and took."""
+
+    target: str
+    shape: Shape
+    parts: Mapping[str, float]
+    bandwidth: float = 0.0  # bytes of memory a second
+    round_trip: float = 0.0
+    changed_files: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """For the file."""
+        return {
+            **asdict(self),
+            "parts": {name: round(took, 6) for name, took in self.parts.items()},
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """Seconds of blackout, and of each part."""
+
+    total: float
+    parts: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Predictor:
+    """For one container on its way to one host. The fields are what its caller knows."""
+
+    path: str
+    target: str
+    samples: Sequence[Sample] = ()
+    shape: Shape = field(default_factory=Shape)
+    round_trip: float = 0.0  # seconds
+    changed_files: int = 0  # that the last pass is likely to meet
+
+    @classmethod
+    def open(cls, store: Store, target: str) -> "Predictor":
+        """With what this host has learnt."""
+        path = os.path.join(journal.directory(store), NAME)
+        return cls(path, target, read(path))
+
+    def look(self, pids: Iterable[int]) -> None:
+        """Count what these processes have; ended ones count nothing."""
+        self.shape = look(pids)
+
+    @property
+    def bandwidth(self) -> float:
+        """Bytes of memory a second that went to this host the last times; 0 when it is new."""
+        known = [each.bandwidth for each in self.samples if each.target == self.target]
+        return _median([(value, 1.0) for value in known[-3:] if value > 0])
+
+    def fixed(self) -> float:
+        """Seconds of blackout without the last pages."""
+        return sum(self._parts().values())
+
+    def overlap(self) -> float:
+        """Seconds that the last pages may travel without being waited for: none, they follow the dump."""
+        return 0.0
+
+    def predict(self, delta_bytes: float, bandwidth: float) -> Prediction:
+        """Everything, with so many bytes of memory left and so many going a second."""
+        parts = dict.fromkeys(PARTS, 0.0) | self._parts()
+        parts[DELTA] = max(0.0, delta_bytes / bandwidth - self.overlap()) if bandwidth > 0 else 0.0
+        return Prediction(sum(parts.values()), parts)
+
+    def learn(self, parts: Mapping[str, float], *, bandwidth: float = 0.0) -> None:
+        """Keep what a migration took, for the next ones; a file that cannot be written is no failure."""
+        sample = Sample(
+            self.target, self.shape, dict(parts), bandwidth, self.round_trip, self.changed_files
+        )
+        self.samples = [*self.samples, sample][-KEPT:]
+        text = jsonio.dumps(
+            {"version": VERSION, "migrations": [each.to_dict() for each in self.samples]}
+        )
+        try:
+            files.write_atomic(self.path, text.encode(), sync=False)
+        except OSError as error:
+            log.debug(f"nothing was learnt: {error}")
+
+    def _parts(self) -> dict[str, float]:
+        return {
+            name: took * self._stretch(name)
+            for name, took in model(
+                self.shape, self.round_trip, self.bandwidth, self.changed_files
+            ).items()
+        }
+
+    def _stretch(self, part: str) -> float:
+        """What the model's part has to be multiplied by: the weighted median of what was seen."""
+        seen = [(1.0, _PRIOR)]
+        size = _size(self.shape)
+        for age, each in enumerate(reversed(self.samples)):
+            foreseen = model(each.shape, each.round_trip, each.bandwidth, each.changed_files)
+            took = each.parts.get(part)
+            if took is None or foreseen[part] <= 0:
+                continue
+            low, high = _LIMITS
+            alike = 1 / (1 + 4 * abs(math.log(size / _size(each.shape))))
+            here = 1.0 if each.target == self.target else _ELSEWHERE
+            ratio = min(high, max(low, took / foreseen[part]))
+            seen.append((ratio, 0.9**age * alike * here))
+        return _median(seen)
+
+
+def model(
+    shape: Shape, round_trip: float, bandwidth: float, changed_files: int
+) -> dict[str, float]:
+    """Seconds of each part but the last pages, before anything was learnt."""
+    found = {}
+    for part, (always, *each) in _MODEL.items():
+        counted = sum(cost * count for cost, count in zip(each, shape.counts(), strict=True))
+        found[part] = (always + counted) / 1000
+    found[FILES] += changed_files * _CHANGED_FILE
+    found[WIRE] += _ROUND_TRIPS * round_trip
+    if bandwidth > 0:
+        found[WIRE] += _IMAGE * (1 + shape.processes) / bandwidth
+    return found
+
+
+def look(pids: Iterable[int]) -> Shape:
+    """Count the processes' threads, mappings, descriptors and sockets. Reads /proc only."""
+    processes = threads = mappings = descriptors = sockets = 0
+    for pid in pids:
+        stat = proc.stat(pid)
+        if stat is None or stat.ended:
+            continue
+        processes += 1
+        threads += stat.threads
+        try:
+            mappings += files.read(f"/proc/{pid}/maps").count(b"\n")
+            for name in os.listdir(f"/proc/{pid}/fd"):
+                descriptors += 1
+                sockets += os.readlink(f"/proc/{pid}/fd/{name}").startswith("socket:")
+        except OSError:
+            continue  # it ended, or closed one just now
+    return Shape(max(1, processes), max(1, threads), mappings, descriptors, sockets)
+
+
+def read(path: str) -> list[Sample]:
+    """What was learnt, the oldest first. What cannot be read was never learnt."""
+    try:
+        document = jsonio.loads(files.read(path, limit=1 << 20))
+        if document.get("version") != VERSION:
+            return []
+        return [_sample(each) for each in document["migrations"]][-KEPT:]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        log.debug(f"{path} is not used: {error}")
+        return []
+
+
+def _sample(each: Mapping[str, Any]) -> Sample:
+    counts = {spec.name: int(each["shape"][spec.name]) for spec in fields(Shape)}
+    return Sample(
+        str(each["target"]),
+        Shape(**counts),
+        {str(name): float(took) for name, took in each["parts"].items() if name in PARTS},
+        float(each.get("bandwidth", 0)),
+        float(each.get("round_trip", 0)),
+        int(each.get("changed_files", 0)),
+    )
+
+
+def _size(shape: Shape) -> float:
+    """One number for how much there is to dump and restore."""
+    return sum(model(shape, 0.0, 0.0, 0).values())
+
+
+def _median(weighted: list[tuple[float, float]]) -> float:
+    """Half of the weight lies below, half above; 0 for nothing."""
+    left = sum(weight for _, weight in weighted) / 2
+    for value, weight in sorted(weighted):
+        left -= weight
+        if left <= 1e-12:
+            return value
+    return 0.0
