@@ -55,7 +55,8 @@ class Progress:
     """Tells the observer, and keeps the times that the report needs."""
 
     __slots__ = (
-        "_offset", "began", "decision", "far", "marks", "observer", "phase", "rounds", "spans",
+        "_offset", "began", "decision", "far", "marks", "observer", "phase", "predicted",
+        "rounds", "spans",
     )  # fmt: skip
 
     def __init__(self, observer: Observer = nobody) -> None:
@@ -67,6 +68,7 @@ class Progress:
         self.far: list[tuple[str, float, float]] = []  # the same, on the far side's clock
         self.rounds: list[RoundStats] = []
         self.decision: Decision | None = None  # the last one
+        self.predicted = 0.0  # seconds of blackout, by the last word before it
         self._offset: float | None = None  # ours minus theirs, and the way of one frame
 
     def now(self) -> float:
@@ -139,6 +141,7 @@ class Progress:
         """A round of memory has ended, and this comes next."""
         self.rounds.append(last)
         self.decision = decision
+        self.predicted = decision.predicted
         self.tell(
             "round",
             decision.reason,

@@ -163,7 +163,7 @@ def build(
         bytes=bytes or {},
         findings=tuple(findings),
         notes=tuple(notes),
-        predicted=last.predicted if last is not None else 0.0,
+        predicted=progress.predicted,
         frozen_at=frozen_at,
         parts=breakdown(spans, frozen_at, running_at),
         rounds=tuple(progress.rounds),
