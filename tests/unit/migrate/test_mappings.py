@@ -27,8 +27,12 @@ VmFlags: rd mr mw me
 @pytest.fixture
 def cat() -> Iterator["subprocess.Popen[bytes]"]:
     """A process that stands still."""
-    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as process:
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        assert process.stdout.read(1)  # it has started, and loads nothing any more
         yield process
 
 
