@@ -1,0 +1,45 @@
+"""What the images of a checkpoint leave to a page handler. Reads lists of pages, never the pages.
+
+CRIU, told to restore lazily, leaves out every page whose entry says LAZY: those that were withheld from the
+dump, and those that are in the images all the same (LAZY and PRESENT: it marks what could come late).
+"""
+
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from ocimig.criu_images import pagemap
+from ocimig.migrate.memory.runs import Run
+
+
+class Lazy(NamedTuple):
+    """Of one process: its withheld runs, and (start, end, offset) of its pages in the file `pages`."""
+
+    withheld: list[Run]
+    present: list[tuple[int, int, int]]
+    pages: str
+
+
+def read(directory: str) -> Iterator[tuple[int, Lazy]]:
+    """By pid in the container, every process that has memory to come."""
+    for name in os.listdir(directory):
+        middle = name.removeprefix("pagemap-").removesuffix(".img")
+        if not name.startswith("pagemap-") or not middle.isdigit():
+            continue
+        found = pagemap.read(os.path.join(directory, name))
+        withheld: list[Run] = []
+        present: list[tuple[int, int, int]] = []
+        offset = 0
+        for entry in found.entries:
+            start, end = entry.start, entry.end
+            if entry.flags & pagemap.PRESENT:
+                if entry.flags & pagemap.LAZY:
+                    present.append((start, end, offset))
+                offset += end - start
+            elif entry.flags & pagemap.LAZY:
+                if withheld and withheld[-1][1] == start:
+                    start = withheld.pop()[0]
+                withheld.append((start, end))
+        if withheld or present:
+            pages = os.path.join(directory, f"pages-{found.pages_id}.img")
+            yield int(middle), Lazy(withheld, present, pages)
