@@ -5,7 +5,8 @@
     status {migration}       →  status {phase, live, boot_id}
     reserve {…}              →  reserved {images}              RESERVED
     files {tree, path, pass} →                                 then what rootfs says, as often as needed
-    warm {config, …}         →  warmed {}                      CRIU waits, nothing is restored yet
+    warm {config, …}         →  warmed {memory}                CRIU waits, nothing is restored yet
+    pages …                  →  pages-taken …                  memory (docs/formats/pages.md), on any stream
     images … images-end      →  shipped {bytes}                SHIPPED
     prepare {…}              →  prepared {pid, steps}          PREPARED; the restore waits in post-restore
     go {epoch}               →  running {pid, steps}           GO, RUNNING
@@ -13,13 +14,13 @@
     abort {reason}           →  aborted {}                     ABORTED
     bye                      →  (end)
 
-A link that ends before `go` aborts; one that ends after it changes nothing. Without `go` for the
+A link that ends while the container runs there (RESERVED) may come again over `agent --attach`; one
+that ends later, but before `go`, aborts; one that ends after it changes nothing. Without `go` for the
 time that `reserve` named, the agent writes ABORTED by itself and refuses a later `go`.
 """
 
 import errno
 import os
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -28,15 +29,17 @@ from typing import Any
 from ocimig import jsonio, log
 from ocimig.errors import NoSpace, OcimigError, SystemFailure
 from ocimig.files import Lock
-from ocimig.migrate import facts, hands, images, journal, phases
+from ocimig.migrate import attach, facts, hands, images, interrupts, journal, phases, settling
 from ocimig.migrate.errors import BrokenFrame, Fenced, GoRefused, LinkLost, MigrationFailed
 from ocimig.migrate.hands import Destination
 from ocimig.migrate.journal import Journal
+from ocimig.migrate.memory import frames
 from ocimig.migrate.wire import Frame, Wire
 from ocimig.runtime.linux import proc
 from ocimig.runtime.store import Store, check_id
 
 PATIENCE = 30.0  # seconds that a prepared container waits for `go`
+LINGER = attach.LINGER
 QUIET = 60.0  # seconds without a frame while the source has something to send
 
 
@@ -45,11 +48,14 @@ class Agent:
 
     def __init__(self, wire: Wire, store: Store, deeds: Destination) -> None:
         self.wire = wire
+        wire.side = "destination"
         self.store = store
         self.hands = deeds
         self.journal: Journal | None = None
         self.lock: Lock | None = None
         self.receiver: images.Receiver | None = None
+        self.listener: attach.Listener | None = None
+        self.warmed: dict[str, Any] | None = None
         self.steps: list[dict[str, Any]] = []
         self.began = time.monotonic()
 
@@ -65,17 +71,15 @@ class Agent:
             "image-end": self._image,
             "images-end": self._image,
             "warm": self._warm,
+            **dict.fromkeys(frames.KINDS, self._pages),
             "prepare": self._prepare,
             "go": self._late_go,
             "abort": self._abort,
         }
         try:
             self.wire.greet()
-            while (frame := self._next()) is not None:
-                handler = handlers.get(frame.kind)
-                if handler is None:
-                    raise BrokenFrame(host=self.wire.host, reason=f"{frame.kind!r} is unknown here")
-                handler(frame)
+            while self._step_of(handlers):
+                pass
         except LinkLost as error:
             self._undo(f"the link ended: {error}")
         except OcimigError as error:
@@ -89,8 +93,32 @@ class Agent:
             self._complain(error)
             raise
         finally:
+            if self.listener is not None:
+                self.listener.close()
             if self.lock is not None:
                 self.lock.__exit__(None, None, None)
+
+    def _step_of(self, handlers: dict[str, Callable[[Frame], None]]) -> bool:
+        """Answer one frame; false at the end. A link that breaks while that hurts nobody may come again."""
+        try:
+            frame = self._next()
+            if frame is None:
+                return False
+            handler = handlers.get(frame.kind)
+            if handler is None:
+                raise BrokenFrame(host=self.wire.host, reason=f"{frame.kind!r} is unknown here")
+            handler(frame)
+        except LinkLost as error:
+            if self.listener is None or self.journal is None or self.journal.phase != "RESERVED":
+                raise
+            log.debug(f"the link ended: {error}; waiting for the source to come again")
+            wire = self.listener.resumed(LINGER)
+            if wire is None:
+                raise
+            self.wire.close()
+            self.wire = wire
+            wire.side = "destination"
+        return True
 
     def _complain(self, error: BaseException) -> None:
         with suppress(LinkLost, OSError):
@@ -119,7 +147,7 @@ class Agent:
         found = journal.find(self.store, str(frame.header.get("migration")))
         live = False
         if found is not None and not found.ended:
-            live = not settle(self.store, found, self.hands)
+            live = not settling.settle_there(self.store, found, self.hands)
         self.wire.send(
             "status",
             {
@@ -159,6 +187,9 @@ class Agent:
         self.lock = created.lock().__enter__()
         self.reservation = wanted
         self.hands.reserve(self.store, created, wanted)
+        self.listener = attach.Listener(
+            created.home, link=attach.channel_of(self.wire), on_stream=self._stream
+        )
         self.wire.send("reserved", {"images": created.facts["images"]})
 
     def _held(self, record: str) -> Journal:
@@ -177,10 +208,32 @@ class Agent:
     def _warm(self, frame: Frame) -> None:
         held = self._held("RESERVED")
         began = time.monotonic()
-        with self.wire.beating():
-            self.hands.warm(self.store, held, _document(frame))
-        self._step("warm", began)
-        self.wire.send("warmed")
+        if self.warmed is None:  # else the link broke before the answer arrived
+            with self.wire.beating():
+                self.warmed = self.hands.warm(self.store, held, _document(frame))
+            self._step("warm", began)
+        self.wire.send("warmed", self.warmed)
+
+    def _pages(self, frame: Frame) -> None:
+        self._held("RESERVED")
+        self.hands.pages(self.wire, frame)
+
+    def _stream(self, wire: Wire) -> None:
+        """A further stream: it carries memory and nothing else."""
+        try:
+            while True:
+                frame = wire.receive(None)
+                if frame.kind == "bye":
+                    return
+                self._held("RESERVED")
+                self.hands.pages(wire, frame)
+        except LinkLost as error:
+            log.debug(f"a stream of memory ended: {error}")
+        except (OcimigError, OSError) as error:
+            with suppress(OcimigError, OSError):
+                wire.send_error(error if isinstance(error, OcimigError) else _in_words(error))
+        finally:
+            wire.close()
 
     def _image(self, frame: Frame) -> None:
         held = self._held("RESERVED")
@@ -190,7 +243,7 @@ class Agent:
             self.receiver = images.Receiver(held.facts["images"], limit=limit, host=self.wire.host)
         self.receiver.handle(frame)
         if self.receiver.done:
-            held.write("SHIPPED", bytes=self.receiver.bytes)
+            held.write("SHIPPED", sync=False, bytes=self.receiver.bytes)
             self._step("images received", self.image_began)
             self.wire.send("shipped", {"bytes": self.receiver.bytes})
 
@@ -232,7 +285,7 @@ class Agent:
         self._step("released", began)
         held.write("RUNNING", pid=pid)
         with suppress(LinkLost, OSError):  # it runs here, whether anybody hears of it or not
-            self.wire.send("running", {"pid": pid, "steps": self.steps})
+            self.wire.send("running", {"pid": pid, "steps": self.steps, "now": self._now()})
         with self.wire.beating():
             self.hands.settled(held)
         with suppress(LinkLost, OSError):
@@ -242,8 +295,8 @@ class Agent:
 
     def _await_go(self, held: Journal, pid: int) -> None:
         stat = proc.stat(pid)
-        held.write("PREPARED", pid=pid, start_time=stat.start_time if stat else 0)
-        self.wire.send("prepared", {"pid": pid, "steps": self.steps})
+        held.write("PREPARED", sync=False, pid=pid, start_time=stat.start_time if stat else 0)
+        self.wire.send("prepared", {"pid": pid, "steps": self.steps, "now": self._now()})
         self.steps.clear()
         deadline = time.monotonic() + float(self.reservation.get("patience", PATIENCE))
         try:
@@ -255,7 +308,7 @@ class Agent:
             # From here on a `go` that is still under way must find this record, not a container.
             held.write("ABORTED", reason=str(error))
             raise
-        _deafen()  # whoever wants to stop us comes too late: half a release would be the worst end
+        interrupts.deafen()  # whoever wants to stop us comes too late: half a release would be the worst end
         held.write("GO")
 
     def _failed(self, held: Journal, reason: str) -> None:
@@ -285,6 +338,10 @@ class Agent:
                 held.write("ABORTED", reason=reason)
             held.clear(keep="criu")  # its log says why
 
+    def _now(self) -> float:
+        """On the clock of the steps."""
+        return time.monotonic() - self.began
+
     def _step(self, name: str, began: float) -> None:
         now = time.monotonic()
         self.steps.append({"name": name, "begin": began - self.began, "seconds": now - began})
@@ -306,61 +363,3 @@ def _in_words(error: OSError) -> OcimigError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return NoSpace(path=error.filename or "its disk")
     return SystemFailure.of("the migration", error)
-
-
-def settle(store: Store, entry: Journal, deeds: Destination) -> bool:
-    """Bring a destination's journal that nobody works on to its end; False while somebody does.
-
-    Before GO that is ABORTED. After GO the container runs here or it does not: its process tells.
-    """
-    try:
-        with entry.lock():
-            entry.records[:] = journal.load(entry.path).records
-            if entry.ended:
-                return True
-            if entry.phase == "GO" and deeds.runs(store, entry):
-                entry.write("RUNNING", pid=entry.facts["pid"])
-                return True
-            deeds.discard(store, entry)
-            entry.write("FAILED" if entry.phase == "GO" else "ABORTED", reason="its agent ended")
-            entry.clear(keep="criu")
-            return True
-    except BlockingIOError:
-        return False
-
-
-def serve(stdin: int, stdout: int, root: str) -> None:
-    """`ocimig agent`: stdout carries frames only; what anything else prints goes to stderr."""
-    import signal
-
-    from ocimig.migrate.destination import RealDestination
-    from ocimig.migrate.transport.stdio import StdioChannel
-
-    # The link's end is seen by reading it; a signal must not take the agent away in between.
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _terminated)
-    signal.signal(signal.SIGINT, _terminated)
-    channels = [os.dup(stdin), os.dup(stdout)]
-    for fd in channels:
-        os.set_inheritable(fd, False)
-    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-    os.dup2(null, stdin)
-    os.dup2(2, stdout)
-    os.close(null)
-    log.debug("the agent listens")
-    Agent(Wire(StdioChannel(*channels)), Store(root), RealDestination()).serve()
-
-
-def _deafen() -> None:
-    import signal
-
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_IGN)
-
-
-def _terminated(number: int, _frame: object) -> None:
-    from ocimig.errors import Interrupted
-
-    raise Interrupted(state=f"the agent got signal {number}")

@@ -29,7 +29,7 @@ def commit(move: Move) -> None:
             permission = {"epoch": move.epoch, "migration": entry.migration}
             move.wire.send("go", permission, timeout=SILENCE)
             answer = move.wire.expect("running", timeout=move.options.patience)
-        move.there += answer.header.get("steps", [])
+        move.progress.heard(answer.header)
     except (OcimigError, OSError) as error:
         doubt = str(error)
     if doubt:

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 from ocimig import jsonio, log
 from ocimig.files import Fd
 from ocimig.migrate import facts
-from ocimig.migrate.errors import DirectoryNotEmpty
+from ocimig.migrate.errors import BrokenFrame, DirectoryNotEmpty
+from ocimig.migrate.far_memory import FarMemory
 from ocimig.migrate.hands import places
 from ocimig.migrate.images import Receiver
 from ocimig.migrate.journal import Journal
 from ocimig.migrate.traces import delete, discard, discard_images, disconnect, load
-from ocimig.migrate.wire import Wire
+from ocimig.migrate.wire import Frame, Wire
+from ocimig.runtime import lifecycle
 from ocimig.runtime.errors import ContainerExists
 from ocimig.runtime.state import ContainerState
 from ocimig.runtime.store import Store
@@ -36,6 +38,7 @@ class RealDestination:
         self._announcing: threading.Thread | None = None
         self._work: Restoration | None = None
         self._null = -1
+        self._memory: FarMemory | None = None
 
     def check_free(self, store: Store, id: str, wanted: Mapping[str, Any]) -> None:
         """See Destination."""
@@ -75,7 +78,7 @@ class RealDestination:
         # Its names are durable before the source removes its own: see settled().
         rootfs.receive(wire, str(header["path"]), fresh=header.get("pass") == 1, sync=False)
 
-    def warm(self, store: Store, entry: Journal, foreseen: Mapping[str, Any]) -> None:
+    def warm(self, store: Store, entry: Journal, foreseen: Mapping[str, Any]) -> dict[str, Any]:
         """See Destination."""
         from ocimig.migrate import network, restore
 
@@ -91,18 +94,25 @@ class RealDestination:
         elif self._wanted_network:
             self._netns = network.new_namespace()
             self._build_network(id, self._netns)
+        # In a user namespace CRIU may not open the userfaultfd that lazy memory needs.
+        lazy = bool(foreseen.get("memory")) and not _mapped(foreseen["config"])
+        criu = os.path.join(entry.home, "criu")
+        if lazy:
+            self._memory = FarMemory(criu, lambda reason: self._lost(store, id, reason))
         self._work = restore.Restoration(
             store,
             id,
             restore.RestoreOptions(
                 image_path=entry.facts["images"],
-                work_path=os.path.join(entry.home, "criu"),
+                work_path=criu,
                 bundle=entry.facts["bundle"],
                 tcp_close=bool(foreseen.get("tcp_close")),
                 # What was a pipe on the source ends there; whoever reads a container's output over a
                 # pipe does not move with it.
                 stdio=(self._null, self._null, self._null),
                 systemd_cgroup=bool(foreseen.get("systemd")),
+                lazy_pages=lazy,
+                page_handler=self._memory.handler if self._memory is not None else None,
                 connect=connect,
                 netns=self._netns,
                 network=self._network,
@@ -110,6 +120,18 @@ class RealDestination:
             ),
         )
         self._work.prepare(dict(foreseen["config"]), foreseen=foreseen.get("foreseen"))
+        return {"memory": lazy}
+
+    def pages(self, wire: Wire, frame: Frame) -> None:
+        """See Destination."""
+        if self._memory is None:
+            raise BrokenFrame(host=wire.host, reason="memory that was not asked for")
+        self._memory.take(wire, frame)
+
+    def _lost(self, store: Store, id: str, reason: str) -> None:
+        """Its memory cannot come any more: a container with holes in it must not run."""
+        log.error(f"container {id} is ended: {reason}")
+        lifecycle.end(store.load(id))
 
     def restore(
         self,
@@ -122,6 +144,8 @@ class RealDestination:
         """See Destination."""
         assert self._work is not None
         _write_manifest(entry.facts["images"], dict(request["manifest"]), receiver)
+        if self._memory is not None:
+            self._memory.serve(entry.facts["images"], request.get("hot") or {})
         state = self._work.run(on_restored=on_restored)
         self._work.settle()
         return state.pid
@@ -152,6 +176,8 @@ class RealDestination:
 
     def finish(self, entry: Journal) -> None:
         """See Destination."""
+        if self._memory is not None:
+            self._memory.filled()
         self._close()
         discard_images(entry)
 
@@ -167,6 +193,9 @@ class RealDestination:
             if fd >= 0:
                 os.close(fd)
         self._netns = self._null = -1
+        if self._memory is not None:
+            memory, self._memory = self._memory, None
+            memory.close()
         if self._work is not None:
             work, self._work = self._work, None
             work.__exit__(None, None, None)

@@ -64,6 +64,7 @@ def _walk(move: Move) -> Report:
     move.progress.enter(PREFLIGHT)
     move.state, move.spec = move.hands.load(move.store, move.id)
     with move.interrupts, move.closing:
+        move.closing.callback(move.hands.close)
         move.wire = move.call()
         _preflight(move)
         if move.options.dry_run:

@@ -3,6 +3,8 @@
 CRIU waits in post-dump meanwhile. Returning ends the container here, raising lets it run again.
 """
 
+import time
+
 from ocimig import jsonio
 from ocimig.migrate import commit, images
 from ocimig.migrate.hands import Frozen
@@ -13,32 +15,45 @@ from ocimig.migrate.settling import SILENCE
 
 def freeze(move: Move) -> None:
     """FREEZE to RUNNING; when this raises before the commit, the container runs here again."""
-    move.entry.write("FREEZE")
-    move.progress.enter(FREEZE)
+    progress = move.progress
 
     def on_frozen(frozen: Frozen) -> None:
         with move.interrupts:  # the checkpoint holds signals back, and we need not
             _while_frozen(move, frozen)
 
-    move.hands.dump(move.store, move.state, move.entry, move.options, on_frozen)
+    def before_freeze() -> None:
+        """All is warm here and there: once more what changed while it got so."""
+        with progress.span("files and memory once more"):
+            move.send_files(2, [])
+            if move.memory is not None:
+                move.memory.round()
+        if move.brake is not None:
+            move.brake.restore()  # CRIU would wait for the container's share of the processor
+        move.entry.write("FREEZE")
+        progress.enter(FREEZE)
+
+    move.hands.dump(
+        move.store, move.state, move.entry, move.options, on_frozen, move.memory, before_freeze
+    )
 
 
 def _while_frozen(move: Move, frozen: Frozen) -> None:
     progress, wire = move.progress, move.wire
     move.frozen_at = frozen.began - progress.began
-    progress.spans.append(("freeze and dump", move.frozen_at, progress.now() - move.frozen_at))
+    progress.frozen(frozen.times)
+    progress.add("freeze and dump", frozen.began, time.monotonic())
     with progress.span("files while frozen"):
         move.send_files(2, frozen.pids)
     with progress.span("images"):
         move.bytes["images"] = images.send(
             wire, frozen.directory, lambda done, total: progress.sent("images", done, total)
         )
-        wire.expect("shipped", timeout=SILENCE)
-    with progress.span("prepare there"):
         wire.send("prepare", None, jsonio.dumps(frozen.request).encode())
+    with progress.span("prepare there"):
         move.hands.hold(move.store, move.state, move.entry.migration)
-        move.there += wire.expect("prepared", timeout=SILENCE).header.get("steps", [])
+        wire.expect("shipped", timeout=SILENCE)
+        progress.heard(wire.expect("prepared", timeout=SILENCE).header)
     progress.enter(PREPARED)
-    move.entry.write("PREPARED")
+    move.entry.write("PREPARED", sync=False)
     with move.interrupts.held():
         commit.commit(move)

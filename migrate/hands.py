@@ -4,13 +4,14 @@
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ocimig.migrate.images import Receiver
 from ocimig.migrate.journal import Journal
-from ocimig.migrate.wire import Wire
+from ocimig.migrate.rounds import RoundStats
+from ocimig.migrate.wire import Frame, Wire
 from ocimig.runtime.state import ContainerState
 from ocimig.runtime.store import Store
 
@@ -30,6 +31,38 @@ class Frozen:
     request: dict[str, Any] = field(
         default_factory=dict
     )  # what the far side needs beside the images
+    times: dict[str, float] = field(default_factory=dict)  # checkpoint.Frozen's
+
+
+class Memory(Protocol):
+    """The memory of a container on its way: in rounds while it runs, the rest while it is frozen."""
+
+    name: str  # of what tells who wrote
+    notes: list[str]
+
+    def round(self) -> RoundStats:
+        """Send what was written since the round before (at first, everything), then look again."""
+        ...
+
+    def reopen(self, streams: Sequence[Wire]) -> None:
+        """The links broke: what was not confirmed goes again, in the next round, over these."""
+        ...
+
+    def close(self) -> None:
+        """Stop looking; takes time, so not inside the freeze."""
+        ...
+
+
+class Brake(Protocol):
+    """Slows a container down."""
+
+    def slow_down(self, share: float) -> None:
+        """Take this share of the processor time that it used away from it."""
+        ...
+
+    def restore(self) -> None:
+        """Give back what it had."""
+        ...
 
 
 class Source(Protocol):
@@ -55,6 +88,20 @@ class Source(Protocol):
         """Send a tree, or from the second call on what changed in it; `pids` are the frozen ones."""
         ...
 
+    def memory(
+        self, state: ContainerState, options: "MigrateOptions", streams: Sequence[Wire]
+    ) -> Memory | None:
+        """Its memory, ready for the first round; None where all of it has to go in the freeze."""
+        ...
+
+    def close(self) -> None:
+        """The migration is over, one way or the other: watch nothing any more."""
+        ...
+
+    def brake(self, state: ContainerState, entry: Journal) -> Brake:
+        """What slows it down; `let_run` gives everything back."""
+        ...
+
     def foresee(self, state: ContainerState, spec: Spec) -> dict[str, Any]:
         """What the far side can get ready before the freeze; get ready likewise here."""
         ...
@@ -66,8 +113,13 @@ class Source(Protocol):
         entry: Journal,
         options: "MigrateOptions",
         on_frozen: Callable[[Frozen], None],
+        memory: Memory | None = None,
+        before_freeze: Callable[[], None] | None = None,
     ) -> None:
-        """Freeze and dump; when `on_frozen` raises, the container runs again."""
+        """Freeze and dump; when `on_frozen` raises, the container runs again.
+
+        `before_freeze` is called when all is warm. What `memory` has brought there is not dumped.
+        """
         ...
 
     def hold(self, store: Store, state: ContainerState, migration: str) -> None:
@@ -106,8 +158,15 @@ class Destination(Protocol):
         """Take what `send_files` sends."""
         ...
 
-    def warm(self, store: Store, entry: Journal, foreseen: Mapping[str, Any]) -> None:
-        """Take the name and get CRIU ready, while the container still runs on the source."""
+    def warm(self, store: Store, entry: Journal, foreseen: Mapping[str, Any]) -> dict[str, Any]:
+        """Take the name and get CRIU ready, while the container still runs on the source.
+
+        Says in `memory` whether memory may come before the images (see `pages`).
+        """
+        ...
+
+    def pages(self, wire: Wire, frame: Frame) -> None:
+        """Take memory, and answer on the wire that it came over; called by several threads."""
         ...
 
     def restore(

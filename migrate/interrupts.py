@@ -65,3 +65,10 @@ class Interrupts:
             yield
         finally:
             self._held -= 1
+
+
+def deafen() -> None:
+    """From here on a signal must not stop us half-way; only in the main thread, others get none."""
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)

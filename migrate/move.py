@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ocimig.errors import Interrupted, NoSpace, OcimigError
-from ocimig.migrate import phases, preflight, report
+from ocimig.migrate import attach, phases, preflight, report
 from ocimig.migrate.errors import (
     FarFailure,
     LinkLost,
@@ -19,7 +19,7 @@ from ocimig.migrate.errors import (
     MigrationInDoubt,
     SourceLeftovers,
 )
-from ocimig.migrate.hands import Source, Spec
+from ocimig.migrate.hands import Brake, Memory, Source, Spec
 from ocimig.migrate.interrupts import Interrupts
 from ocimig.migrate.journal import Journal
 from ocimig.migrate.phases import PREFLIGHT
@@ -32,6 +32,7 @@ from ocimig.migrate.wire import Wire
 from ocimig.runtime.state import ContainerState
 from ocimig.runtime.store import Store
 
+STREAMS = 1  # connections that carry memory unless asked for otherwise
 DOUBT = 60.0  # seconds that the same command goes on asking after the commit, before it gives up
 
 
@@ -66,6 +67,16 @@ def remote_argv(options: MigrateOptions) -> list[str]:
     return [*shlex.split(command), *root, "agent"]
 
 
+class Fixed:
+    bandwidth = 0.0
+
+    def fixed(self) -> float:
+        return 0.06
+
+    def overlap(self) -> float:
+        return 0.0
+
+
 class Move:
     """What the parts of one migration share."""
 
@@ -87,6 +98,7 @@ class Move:
         self.hands = hands
         self.connecting = connecting
         self.interrupts = Interrupts()
+        self.predictor = Fixed()
         self.closing = ExitStack()  # what ends with the migration, whatever its end
         self.state: ContainerState
         self.spec: Spec
@@ -98,9 +110,11 @@ class Move:
         self.trees: list[tuple[str, str]] = []
         self.epoch = 0
         self.bytes: dict[str, int] = {}
-        self.there: list[dict[str, Any]] = []
         self.findings: list[preflight.Finding] = []
         self.notes: list[str] = []
+        self.memory: Memory | None = None
+        self.brake: Brake | None = None
+        self.resumed = 0
         self.frozen_at = 0.0
         self.running_at = 0.0
 
@@ -111,10 +125,37 @@ class Move:
         argv = remote_argv(self.options)
         wire = Wire(connection.open(argv), program=argv[0])
         self.closing.callback(wire.close)
+        wire.side = "source"
         wire.greet()
         if wire.noise:
             self.notes.append(f"{wire.host} prints before it works: {wire.noise.splitlines()[0]!r}")
         return wire
+
+    def streams(self) -> list[Wire]:
+        """The wires that carry memory: this one, and as many more as were asked for or pay."""
+        argv, migration = remote_argv(self.options), self.entry.migration
+        found = [self.wire]
+        while len(found) < (self.options.streams or STREAMS):
+            connection = self.connecting()
+            self.closing.callback(connection.close)
+            found.append(attach.stream(connection, argv, migration))
+            self.closing.callback(found[-1].close)
+        return found
+
+    def connect_again(self, error: LinkLost) -> list[Wire]:
+        """A new link to the same agent, while the container runs here; raises `error` when there is none."""
+        self.progress.tell("warning", f"the link broke: {error}; connecting again")
+        argv, migration = remote_argv(self.options), self.entry.migration
+        try:
+            with self.progress.span("connect again"):
+                link = attach.resume(self.connecting, argv, migration)
+        except (OcimigError, OSError) as failure:
+            raise LinkLost(host=self.target.host, reason=f"{error}; {failure}") from error
+        self.closing.callback(link.close)
+        self.wire = link.wire
+        self.wire.side = "source"
+        self.resumed += 1
+        return self.streams()
 
     def send_files(self, number: int, pids: list[int]) -> None:
         """A pass over the trees: all of them, or what changed since the pass before."""
@@ -157,18 +198,17 @@ class Move:
     def report(self, outcome: str, migration: str) -> Report:
         """Everything that happened, once nothing more does."""
         self.progress.tell("end", outcome)
-        return Report(
+        return report.build(
+            self.progress,
             id=self.id,
             migration=migration,
             target=self.target.host,
             outcome=outcome,
-            seconds=self.progress.now(),
-            blackout=max(0.0, self.running_at - self.frozen_at),
-            phases=report.phase_times(self.progress),
-            spans=report.spans_of(self.progress, self.there),
+            frozen_at=self.frozen_at,
+            running_at=self.running_at,
             bytes=self.bytes,
-            findings=tuple(self.findings),
-            notes=tuple(self.notes),
+            findings=self.findings,
+            notes=[*self.notes, *(self.memory.notes if self.memory is not None else ())],
         )
 
 

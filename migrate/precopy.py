@@ -1,9 +1,15 @@
 """What follows while the container runs: its place there, its files, its memory in rounds. Never freezes it."""
 
+import time
+from dataclasses import replace
+
 from ocimig import jsonio
-from ocimig.migrate import facts, preflight
+from ocimig.migrate import facts, preflight, rounds
+from ocimig.migrate.errors import LinkLost, NeverConverged
+from ocimig.migrate.hands import Memory
 from ocimig.migrate.move import Move
 from ocimig.migrate.phases import PRECOPY
+from ocimig.migrate.rounds import RoundStats
 from ocimig.migrate.settling import SILENCE
 
 
@@ -17,8 +23,17 @@ def precopy(move: Move) -> None:
     with move.progress.span("get ready there"):
         foreseen = move.hands.foresee(move.state, move.spec)
         foreseen["tcp_close"] = move.options.tcp_close
+        foreseen["memory"] = move.options.tracker != "none"
         move.wire.send("warm", None, jsonio.dumps(foreseen).encode())
-        move.wire.expect("warmed", timeout=SILENCE)
+        warmed = move.wire.expect("warmed", timeout=SILENCE).header
+    if warmed.get("memory"):
+        streams = move.streams()
+        move.memory = move.hands.memory(move.state, move.options, streams)
+        if move.memory is not None:
+            move.closing.callback(move.memory.close)
+            follow(move, move.memory)
+    with move.progress.span("files again"):
+        move.send_files(2, [])
 
 
 def _reserve(move: Move) -> None:
@@ -40,3 +55,40 @@ def _reserve(move: Move) -> None:
         },
     )
     move.wire.expect("reserved", timeout=SILENCE)
+
+
+def follow(move: Move, memory: Memory) -> None:
+    """Memory in rounds, until `rounds.decide` says that it is enough. Raises NeverConverged."""
+    history: list[RoundStats] = []
+    brake = move.brake = move.hands.brake(move.state, move.entry)
+    throttle = 0.0
+    began = time.monotonic()
+    while True:
+        with move.progress.span(f"memory, round {len(history) + 1}"):
+            history.append(replace(_round(move, memory), throttle=throttle))
+        decision = rounds.decide(
+            move.options.policy,
+            tuple(history),
+            move.predictor.fixed(),
+            time.monotonic() - began,
+            overlap=move.predictor.overlap(),
+            bandwidth=move.predictor.bandwidth,
+        )
+        move.progress.round(history[-1], decision)
+        if decision.action == rounds.THROTTLE:
+            throttle = decision.throttle
+            brake.slow_down(throttle)
+        elif decision.action == rounds.ABORT:
+            raise NeverConverged(id=move.id, reason=decision.reason)
+        elif decision.action != rounds.ROUND:
+            break
+    move.bytes["memory while it runs"] = sum(each.sent_bytes for each in history)
+
+
+def _round(move: Move, memory: Memory) -> RoundStats:
+    """One round, over a new link when the old one breaks."""
+    while True:
+        try:
+            return memory.round()
+        except LinkLost as error:
+            memory.reopen(move.connect_again(error))

@@ -8,7 +8,7 @@ from typing import Any
 
 from ocimig import log
 from ocimig.errors import OcimigError
-from ocimig.migrate import agent, journal, phases, settling
+from ocimig.migrate import journal, phases, settling
 from ocimig.migrate.destination import RealDestination
 from ocimig.migrate.errors import (
     DestinationRuns,
@@ -82,7 +82,7 @@ def _source(store: Store, entry: Journal) -> Recovered:
 
 def _destination(store: Store, entry: Journal) -> Recovered:
     id, source = str(entry.facts["id"]), str(entry.facts.get("source"))
-    if not agent.settle(store, entry, RealDestination()):
+    if not settling.settle_there(store, entry, RealDestination()):
         return Recovered(id, f"it is on its way here from {source}", settled=False)
     words = {
         "RUNNING": "it runs here",

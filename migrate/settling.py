@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 from ocimig import log
 from ocimig.errors import OcimigError
-from ocimig.migrate.hands import Source
+from ocimig.migrate import journal
+from ocimig.migrate.hands import Destination, Source
 from ocimig.migrate.journal import Journal
 from ocimig.migrate.transport import Connection
 from ocimig.migrate.wire import Wire
@@ -60,3 +61,24 @@ def clean_up(store: Store, entry: Journal, hands: Source) -> list[str]:
     except OSError as error:
         left.append(f"journal {entry.path}: {error.strerror}")
     return left
+
+
+def settle_there(store: Store, entry: Journal, deeds: Destination) -> bool:
+    """Bring a destination's journal that nobody works on to its end; False while somebody does.
+
+    Before GO that is ABORTED. After GO the container runs here or it does not: its process tells.
+    """
+    try:
+        with entry.lock():
+            entry.records[:] = journal.load(entry.path).records
+            if entry.ended:
+                return True
+            if entry.phase == "GO" and deeds.runs(store, entry):
+                entry.write("RUNNING", pid=entry.facts["pid"])
+                return True
+            deeds.discard(store, entry)
+            entry.write("FAILED" if entry.phase == "GO" else "ABORTED", reason="its agent ended")
+            entry.clear(keep="criu")
+            return True
+    except BlockingIOError:
+        return False

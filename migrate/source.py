@@ -2,15 +2,15 @@
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ocimig import jsonio, log
 from ocimig.errors import OcimigError
-from ocimig.migrate import facts
+from ocimig.migrate import facts, throttle
 from ocimig.migrate.errors import CannotMove
-from ocimig.migrate.hands import Frozen, Spec
+from ocimig.migrate.hands import Brake, Frozen, Memory, Spec
 from ocimig.migrate.journal import Journal
 from ocimig.migrate.traces import delete, discard, discard_images, disconnect, load
 from ocimig.migrate.wire import Wire
@@ -19,6 +19,7 @@ from ocimig.runtime.store import Store
 
 if TYPE_CHECKING:
     from ocimig.migrate.move import MigrateOptions
+    from ocimig.migrate.source_memory import SourceMemory
 
 
 class RealSource:
@@ -26,6 +27,7 @@ class RealSource:
 
     def __init__(self) -> None:
         self._indexes: dict[str, Any] = {}
+        self._watches: dict[str, Any] = {}
         self._frozen: Any = None
 
     def load(self, store: Store, id: str) -> tuple[ContainerState, Spec]:
@@ -68,12 +70,39 @@ class RealSource:
         """See Source."""
         from ocimig.migrate import rootfs
 
+        if tree not in self._watches:
+            self._watches[tree] = rootfs.Watch.start(path)
         self._indexes[tree], _sent = rootfs.send(
             wire,
             path,
             previous=self._indexes.get(tree),
+            watch=self._watches[tree],
             suspects=rootfs.shared_mappings(pids),
+            opened=rootfs.opened(pids),
         )
+
+    def close(self) -> None:
+        """See Source."""
+        for watch in self._watches.values():
+            watch.close()
+        self._watches.clear()
+
+    def memory(
+        self, state: ContainerState, options: "MigrateOptions", streams: Sequence[Wire]
+    ) -> Memory | None:
+        """See Source."""
+        from ocimig.migrate import trackers
+        from ocimig.migrate.memory.sender import PageSender
+        from ocimig.migrate.source_memory import SourceMemory
+
+        tracker = trackers.choose(options.tracker)
+        sender = PageSender(streams, compress=options.compress, limit=options.policy.max_bandwidth)
+        last = PageSender(streams[:1], compress=options.compress)
+        return SourceMemory(state.pid, tracker, sender, last)
+
+    def brake(self, state: ContainerState, entry: Journal) -> Brake:
+        """See Source."""
+        return throttle.Throttle(state.cgroups, entry.home)
 
     def foresee(self, state: ContainerState, spec: Spec) -> dict[str, Any]:
         """See Source."""
@@ -93,15 +122,23 @@ class RealSource:
         entry: Journal,
         options: "MigrateOptions",
         on_frozen: Callable[[Frozen], None],
+        memory: Memory | None = None,
+        before_freeze: Callable[[], None] | None = None,
     ) -> None:
         """See Source."""
         from ocimig.migrate import checkpoint, dump_request
 
+        follows = cast("SourceMemory | None", memory)
+
         def frozen_there(frozen: checkpoint.Frozen) -> None:
             self._frozen = frozen
             request = {"manifest": jsonio.loads(frozen.manifest.to_json())}
+            if follows is not None:
+                request["hot"] = follows.hot()
             began = frozen.times.get("begin", time.monotonic())
-            on_frozen(Frozen(frozen.image.directory, began, list(frozen.pids), request))
+            on_frozen(
+                Frozen(frozen.image.directory, began, list(frozen.pids), request, frozen.times)
+            )
 
         checkpoint.checkpoint(
             store,
@@ -116,8 +153,10 @@ class RealSource:
                 ext_unix_sk=options.ext_unix_sk,
                 seal=False,
                 keep=True,
+                before_freeze=before_freeze,
             ),
             on_frozen=frozen_there,
+            memory=follows,
         )
 
     def hold(self, store: Store, state: ContainerState, migration: str) -> None:
@@ -151,6 +190,7 @@ class RealSource:
 
     def let_run(self, store: Store, entry: Journal) -> None:
         """See Source."""
+        throttle.restore_left(entry.home)
         let_run(store, str(entry.facts["id"]))
 
     def discard_images(self, entry: Journal) -> None:

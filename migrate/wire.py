@@ -13,11 +13,12 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any
 
 from ocimig import jsonio
 from ocimig.errors import OcimigError
+from ocimig.migrate import failpoints
+from ocimig.migrate.beat import Beat
 from ocimig.migrate.errors import (
     AgentMissing,
     BrokenFrame,
@@ -67,6 +68,7 @@ class Wire:
         self.host = channel.host
         self.noise = ""  # what the far side printed before its greeting; worth a warning
         self.version = 0  # agreed by greet()
+        self.side = ""  # "source" or "destination", on the main link of a migration
         self.sent = 0
         self.received = 0
         self._program = program
@@ -154,11 +156,12 @@ class Wire:
                 self._flush(timeout)
                 self._write(head, timeout)
                 self._write(payload, timeout)
-                return
-            self._out += head
-            self._out += payload
-            if flush or len(self._out) >= _FLUSH:
-                self._flush(timeout)
+            else:
+                self._out += head
+                self._out += payload
+                if flush or len(self._out) >= _FLUSH:
+                    self._flush(timeout)
+        failpoints.here(self.side, f"{kind}:sent")
 
     def flush(self, timeout: float | None = None) -> None:
         """Send what send(flush=False) kept back."""
@@ -294,6 +297,7 @@ class Wire:
             return None
         if frame.kind == ERROR:
             raise self._failure(frame.header)
+        failpoints.here(self.side, f"{frame.kind}:received")
         return frame
 
     def _failure(self, header: dict[str, Any]) -> FarFailure:
@@ -336,42 +340,13 @@ class Wire:
         self.expect(PONG, timeout=timeout)
         return time.monotonic() - before
 
-    def beating(self, every: float = 5.0) -> "Beat":
+    def beating(self, every: float = 5.0) -> Beat:
         """A `with` block in which the far side hears `alive` while this one is busy."""
-        return Beat(self, every)
+        return Beat(lambda: self.send(ALIVE, timeout=every), every)
 
     def close(self) -> None:
         """Give the channel up."""
         self.channel.close()
-
-
-class Beat:
-    """Sends `alive` every few seconds from a thread of its own."""
-
-    def __init__(self, wire: Wire, every: float) -> None:
-        self._wire = wire
-        self._every = every
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="alive", daemon=True)
-
-    def _run(self) -> None:
-        while not self._over.wait(self._every):
-            try:
-                self._wire.send(ALIVE, timeout=self._every)
-            except (LinkLost, OSError):  # the busy side meets the broken link itself
-                return
-
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._over.set()
-        self._thread.join()
 
 
 def _head(kind: str, header: dict[str, Any] | None, payload: int) -> bytes:

@@ -71,8 +71,8 @@ class Withholding:
         if strangers:
             raise MemoryUnaccounted(pid=min(strangers))
         self._memory.withheld(found)
-        for pid, runs in found.items():
-            self.pages += assemble.merge(directory, self._tasks[pid], runs)
+        for pid, inside in self._tasks.items():
+            self.pages += assemble.merge(directory, inside, found.get(pid, []))
 
     def confirm(self) -> None:
         """Before the one point of commitment: that the mappings were what CRIU was told. Raises

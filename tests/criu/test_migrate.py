@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ocimig.migrate import network, phases
-from ocimig.migrate.journal import FAILPOINT
+from ocimig.migrate.failpoints import VARIABLE as FAILPOINT
 from ocimig_testkit import TOKEN, Bundle, Host, HostPair, make_bundle, until
 
 pytestmark = [pytest.mark.root, pytest.mark.criu, pytest.mark.netns, pytest.mark.ssh]

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from ocimig.migrate import agent, facts, images
-from ocimig.migrate.move import MigrateOptions
 from ocimig.migrate.errors import LinkLost
-from ocimig.migrate.hands import Frozen, Spec
+from ocimig.migrate.hands import Brake, Frozen, Memory, Spec
 from ocimig.migrate.journal import Journal
+from ocimig.migrate.move import MigrateOptions
 from ocimig.migrate.transport import Channel, Connection, Target
 from ocimig.migrate.transport.memory import MemoryChannel, MemoryConnection
-from ocimig.migrate.wire import Wire
+from ocimig.migrate.wire import Frame, Wire
 from ocimig.runtime.state import ContainerState
 from ocimig.runtime.store import Store
 
@@ -78,6 +78,16 @@ def container_facts(**changes: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
+class FakeBrake:
+    """Slows nothing down."""
+
+    def slow_down(self, share: float) -> None:
+        """See Brake."""
+
+    def restore(self) -> None:
+        """See Brake."""
+
+
 class FakeSource:
     """The source's hands."""
 
@@ -110,6 +120,19 @@ class FakeSource:
         wire.send("tree", {"files": 1}, b"content")
         wire.expect("tree-done", timeout=2)
 
+    def memory(
+        self, state: ContainerState, options: MigrateOptions, streams: Sequence[Wire]
+    ) -> Memory | None:
+        """See Source."""
+        return None
+
+    def close(self) -> None:
+        """See Source."""
+
+    def brake(self, state: ContainerState, entry: Journal) -> Brake:
+        """See Source."""
+        return FakeBrake()
+
     def foresee(self, state: ContainerState, spec: Spec) -> dict[str, Any]:
         """See Source."""
         return {"config": spec, "foreseen": {}}
@@ -121,8 +144,12 @@ class FakeSource:
         entry: Journal,
         options: MigrateOptions,
         on_frozen: Callable[[Frozen], None],
+        memory: Memory | None = None,
+        before_freeze: Callable[[], None] | None = None,
     ) -> None:
         """See Source. As CRIU does, a refusal lets it run again, unless it is held."""
+        if before_freeze is not None:
+            before_freeze()
         self.world.do("dump", here="frozen")
         directory = Path(entry.facts["images"])
         directory.mkdir(parents=True)
@@ -183,9 +210,13 @@ class FakeDestination:
         self.world.do("files")
         wire.send("tree-done")
 
-    def warm(self, store: Store, entry: Journal, foreseen: Mapping[str, Any]) -> None:
+    def warm(self, store: Store, entry: Journal, foreseen: Mapping[str, Any]) -> dict[str, Any]:
         """See Destination."""
         self.world.do("warm")
+        return {}
+
+    def pages(self, wire: Wire, frame: Frame) -> None:
+        """See Destination."""
 
     def restore(
         self,

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ocimig.errors import OcimigError
-from ocimig.migrate import commit, engine, freeze, journal, phases, precopy, recover
+from ocimig.migrate import agent, commit, engine, freeze, journal, phases, precopy, recover
 from ocimig.migrate.errors import (
     DestinationRuns,
     MigrationBusy,
@@ -116,6 +116,7 @@ def test_a_cut_at_any_frame_leaves_one_owner(
 ) -> None:
     """The link is cut before every write and every read; at no time two copies run."""
     monkeypatch.setattr(commit, "ASK_AGAIN", 0.02)
+    monkeypatch.setattr(agent, "LINGER", 0.2)
     for room in (commit, freeze, precopy):
         monkeypatch.setattr(room, "SILENCE", 3.0)
     (tmp_path / "whole").mkdir()
@@ -123,7 +124,7 @@ def test_a_cut_at_any_frame_leaves_one_owner(
     cases = writes if direction == "writes" else reads
     assert cases > 5
     doubts = 0
-    for number in range(cases):
+    for number in range(cases + 3):  # two frames may have come in one read
         directory = tmp_path / f"{number}"
         directory.mkdir()
         world = World(directory)

@@ -1,0 +1,152 @@
+"""The source's side of memory that follows: what was written, what the far side has, what is left for the freeze.
+
+While the container runs: `round` sends what the tracker says was written. In the freeze, asked by
+`withholding`: `withhold` names the mappings whose pages CRIU shall not save; `withheld` is told which
+pages CRIU would have saved there, and sends of these all that the far side does not have as they are
+now. So every page is saved by CRIU, or held there and unchanged, or sent while nothing moves.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+
+from ocimig.migrate.errors import MemoryGone
+from ocimig.migrate.memory.runs import PAGE, Run, intersect, subtract, total, union
+from ocimig.migrate.memory.sender import PageSender, Sent
+from ocimig.migrate.memory.spaces import is_process
+from ocimig.migrate.rounds import RoundStats
+from ocimig.migrate.trackers import Dirty, Tracker
+from ocimig.migrate.wire import Wire
+from ocimig.migrate.withholding import tasks as tasks_of
+from ocimig.runtime.linux import proc
+
+IN_FLIGHT = 8 << 20  # bytes that need no confirmation before the images go after them
+SETTLE = 60.0  # seconds that the far side may be silent while it takes what was sent
+Work = dict[str, tuple[int, list[Run]]]  # space -> host pid, runs
+
+
+class SourceMemory:
+    """See hands.Memory and withholding.Memory."""
+
+    def __init__(self, pid: int, tracker: Tracker, sender: PageSender, last: PageSender) -> None:
+        """`last` sends in the freeze, on the link that the images follow on."""
+        self.name = tracker.name
+        self.notes: list[str] = tracker.notes
+        self.final = Sent()  # what went in the freeze
+        self.final_seconds = 0.0
+        self.withheld_pages = 0
+        self._pid = pid
+        self._tracker = tracker
+        self._sender = sender
+        self._last = last
+        self._has: dict[str, list[Run]] = {}  # what the far side has, however old
+        self._owed: Work = {}  # what has to go: new, or written since it went
+        self._number = 0
+        self._looked = 0.0
+        self._spaces: dict[int, str] = {}  # while frozen: host pid -> space
+        self._hot: dict[str, list[Run]] = {}  # by pid in the container: what it wrote last
+
+    # ---- while it runs
+
+    def round(self) -> RoundStats:
+        """See hands.Memory."""
+        if not self._looked:
+            self._look(self._tracker.look(tasks_of(self._tree())))
+        began = self._looked
+        work = self._owed
+        sent = self._sender.send(_listed(work))
+        self._sender.settle(SETTLE)
+        self._arrived(work)
+        self._look(self._tracker.look(tasks_of(self._tree())))
+        self._number += 1
+        return RoundStats(
+            number=self._number,
+            dirty_pages=_pages(self._owed),
+            sent_bytes=sent.wire_bytes,
+            seconds=self._looked - began,
+            pages=_pages(work),
+            skipped_pages=sent.zero + sent.same,
+        )
+
+    def reopen(self, streams: Sequence[Wire]) -> None:
+        """See hands.Memory."""
+        lost: Work = {space: (pid, runs) for space, pid, runs in self._sender.lost()}
+        there: Work = {
+            space: (pid, subtract(todo, lost.get(space, (pid, []))[1]))
+            for space, (pid, todo) in self._owed.items()
+        }
+        self._arrived(there)
+        self._owed = lost
+        self._sender.reopen(streams)
+        self._last.reopen(streams[:1])
+
+    def close(self) -> None:
+        """See hands.Memory."""
+        self._tracker.close()
+
+    # ---- in the freeze
+
+    def withhold(self, tasks: Mapping[int, int]) -> Mapping[int, Sequence[Run]]:
+        """See withholding.Memory."""
+        looked = self._tracker.look(tasks, final=True)
+        self._look(looked)
+        self._spaces = {found.pid: found.space for found in looked}
+        return {found.pid: found.mappings for found in looked}
+
+    def withheld(self, runs: Mapping[int, Sequence[Run]]) -> None:
+        """See withholding.Memory. Raises MemoryGone where a page cannot be read any more."""
+        began = time.monotonic()
+        work: Work = {}
+        for pid, wanted in runs.items():
+            space = self._spaces[pid]
+            needed = list(wanted)
+            _, owed = self._owed.get(space, (pid, []))
+            missing = union(subtract(needed, self._has.get(space, [])), intersect(needed, owed))
+            if missing:
+                work[space] = (pid, missing)
+            self.withheld_pages += total(needed) // PAGE
+        self.final = self._last.send(_listed(work))
+        if (
+            self.final.wire_bytes > IN_FLIGHT
+        ):  # else its answers would come among those of the images
+            self._last.settle(SETTLE)
+        self._hot = {space[1:]: todo for space, (_, todo) in work.items() if is_process(space)}
+        if self.final.missing:
+            raise MemoryGone(pages=self.final.missing)
+        self.final_seconds = time.monotonic() - began
+
+    def hot(self) -> dict[str, list[Run]]:
+        """What the container wrote last, by its pid in there: it will want that first."""
+        return self._hot
+
+    # ---- both
+
+    def _tree(self) -> list[int]:
+        return [self._pid, *proc.descendants(self._pid)]
+
+    def _look(self, found: Sequence[Dirty]) -> None:
+        """Add what was written to what is owed; forget what belongs to nobody any more."""
+        self._looked = time.monotonic()
+        owed: Work = {}
+        for each in found:
+            if each.fresh:
+                self._has.pop(each.space, None)
+            _, before = self._owed.get(each.space, (each.pid, []))
+            known = [] if each.fresh else intersect(before, each.mappings)
+            owed[each.space] = (each.pid, union(known, each.runs))
+        self._owed = owed
+        for space in set(self._has) - set(owed):
+            del self._has[space]
+
+    def _arrived(self, work: Work) -> None:
+        """The far side has this."""
+        for space, (_, todo) in work.items():
+            self._has[space] = union(self._has.get(space, []), todo)
+        self._owed = {}
+
+
+def _listed(work: Work) -> list[tuple[str, int, list[Run]]]:
+    return [(space, pid, todo) for space, (pid, todo) in work.items()]
+
+
+def _pages(work: Work) -> int:
+    return sum(total(todo) for _, todo in work.values()) // PAGE
