@@ -4,16 +4,12 @@ A terminal that goes away must not take the migration with it: what cannot be sh
 """
 
 import os
-import time
 from typing import Protocol
 
 from ocimig import jsonio
 from ocimig.migrate.progress import Event
-from ocimig.migrate.report import size
 
 _STDERR = 2
-_REDRAW = 0.05  # seconds: more often than that nobody can read
-_NARROW = 20  # a terminal that says it is narrower is not believed
 
 
 class View(Protocol):
@@ -34,7 +30,11 @@ def view(how: str, fd: int = _STDERR) -> View:
         return Plain(fd)
     if how == "none" or not os.isatty(fd):
         return Silent(fd)
-    return Live(fd)
+    try:
+        from ocimig.cli import progress_live  # rich takes 100 ms, and only a person sees it
+    except ImportError:
+        return Plain(fd)
+    return progress_live.Live(fd)
 
 
 class Silent:
@@ -73,62 +73,8 @@ class Plain(Silent):
             self.write(f"{event.at:8.2f} s  {said}\n")
         elif event.kind == "phase":
             self.write(f"{event.at:8.2f} s  {event.text}\n")
-        elif event.kind in ("step", "end"):
+        elif event.kind in ("step", "round", "end"):
             self.write(f"{event.at:8.2f} s    {event.text}\n")
-
-
-class Live(Silent):
-    """One line a phase, which moves while the phase lasts."""
-
-    def __init__(self, fd: int) -> None:
-        super().__init__(fd)
-        self.phase = ""
-        self.began = 0.0
-        self.step = ""
-        self.drawn = 0.0
-        self.open = False
-
-    def __call__(self, event: Event) -> None:
-        if said := notice(event):
-            self._clear()
-            self.write(f"{said}\n")
-            self._draw(event.at)
-            return
-        if event.kind in ("phase", "end"):
-            self._finish(event.at)
-            self.phase, self.began, self.step = event.text, event.at, ""
-            if event.kind == "end":
-                return
-        elif event.kind == "bytes":
-            self.step = f"{event.text} {amount(event)}"
-            if time.monotonic() - self.drawn < _REDRAW:
-                return
-        else:
-            self.step = event.text
-        self._draw(event.at)
-
-    def close(self) -> None:
-        """Leave the line as it stands: what follows is an error or a report."""
-        if self.open:
-            self.write("\n")
-            self.open = False
-
-    def _draw(self, at: float) -> None:
-        self.drawn = time.monotonic()
-        self._line(f"  {self.phase:<10} {at - self.began:7.2f} s  {self.step}")
-
-    def _finish(self, at: float) -> None:
-        if self.open:
-            self._line(f"  {self.phase:<10} {at - self.began:7.2f} s")
-            self.close()
-
-    def _line(self, text: str) -> None:
-        self.write(f"\r{text[: _columns(self.fd) - 1]}\x1b[K")
-        self.open = True
-
-    def _clear(self) -> None:
-        if self.open:
-            self.write("\r\x1b[K")
 
 
 def notice(event: Event) -> str:
@@ -139,17 +85,3 @@ def notice(event: Event) -> str:
         fix = event.data.get("fix", "")
         return f"warning: {event.text}" + (f"; {fix}" if fix else "")
     return ""
-
-
-def amount(event: Event) -> str:
-    """So much of so much."""
-    done, total = int(event.data.get("done", 0)), int(event.data.get("total", 0))
-    return f"{size(done)} of {size(total)}" if total else size(done)
-
-
-def _columns(fd: int) -> int:
-    try:
-        found = os.get_terminal_size(fd).columns
-    except OSError:
-        found = 0
-    return found if found >= _NARROW else 80

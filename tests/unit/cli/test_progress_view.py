@@ -3,6 +3,8 @@
 import json
 import os
 import pty
+import re
+import time
 from collections.abc import Callable
 
 import pytest
@@ -21,6 +23,11 @@ EVENTS = (
     Event("warning", "FREEZE", "the link is slow", 2.2),
     Event("end", "RUNNING", "moved", 2.5),
 )
+ROUND = Event(
+    "round", "PRECOPY", "predicted blackout 82 ms", 1.0,
+    {"number": 3, "dirty": 1024, "dirty_rate": 2 << 20, "bandwidth": 256 << 20, "predicted": 0.082,
+     "throttle": 0.2, "eta": 12.0},
+)  # fmt: skip
 
 
 def _shown(how: str, events: tuple[Event, ...] = EVENTS) -> str:
@@ -82,35 +89,68 @@ def _on_a_terminal(feed: Callable[[progress_view.View], None]) -> str:
         os.close(slave)
 
 
-def test_a_terminal_gets_one_moving_line_a_phase() -> None:
-    """Each phase leaves one line with its time; a warning stands above the line that moves."""
+def _readable(text: str) -> list[str]:
+    """What stands on the terminal, without the colours and movements of the cursor, each line once."""
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text).replace("\r", "\n").replace("\x04", "")
+    return [" ".join(line.split()) for line in plain.split("\n") if line.strip()]
+
+
+def test_a_terminal_keeps_one_line_a_phase() -> None:
+    """Each phase leaves one line with its time, and warnings stand between them."""
 
     def feed(view: progress_view.View) -> None:
         for event in EVENTS:
             view(event)
 
-    text = _on_a_terminal(feed)
-    lines = [line.rpartition("\r")[2].replace("\x1b[K", "") for line in text.split("\r\n")]
-    kept = [" ".join(line.split()) for line in lines if line and line != "\x04"]
-    assert kept == [
+    assert _readable(_on_a_terminal(feed)) == [
         "warning: clocks differ; run NTP",
         "PREFLIGHT 0.50 s",
         "PRECOPY 1.50 s",
         "warning: the link is slow",
         "FREEZE 0.50 s",
     ]
-    assert "FREEZE        0.20 s  the link is slow" not in text  # a warning is no step
+
+
+def test_a_terminal_shows_the_round_while_it_lasts() -> None:
+    """Phase, step, round, rates, predicted blackout and when it will be frozen."""
+
+    def feed(view: progress_view.View) -> None:
+        view(EVENTS[3])
+        view(ROUND)
+        time.sleep(0.5)
+
+    shown = "\n".join(_readable(_on_a_terminal(feed)))
+    for word in ("PRECOPY", "predicted blackout 82 ms", "3", "4.0 MiB", "2.0 MiB/s", "256.0 MiB/s",
+                 "82 ms", "12 s", "20%"):  # fmt: skip
+        assert word in shown, word
+
+
+def test_nothing_is_drawn_while_the_container_stands_still() -> None:
+    """The processor belongs to the migration then; the display waits a second."""
+
+    def feed(view: progress_view.View) -> None:
+        view(Event("phase", "FREEZE", "FREEZE", 2.0))
+        view(Event("step", "FREEZE", "images", 2.0))
+        time.sleep(0.5)
+
+    assert "images" not in _on_a_terminal(feed)
+
+
+def test_a_program_finds_the_round_in_plain_and_json() -> None:
+    """Without a terminal it is a line in words, or an object with every figure."""
+    assert "predicted blackout 82 ms" in _shown("plain", (ROUND,))
+    assert json.loads(_shown("json", (ROUND,)))["eta"] == 12.0
 
 
 def test_an_error_finds_its_own_line() -> None:
-    """close() ends the line that stands open, once."""
+    """close() takes away what moves, once and again."""
 
     def feed(view: progress_view.View) -> None:
         view(EVENTS[0])
         view.close()
         view.close()
 
-    assert _on_a_terminal(feed).count("\n") == 1
+    assert _readable(_on_a_terminal(feed)) == []
 
 
 def test_a_terminal_that_goes_away_stops_nothing() -> None:

@@ -150,6 +150,7 @@ def _show(report: "Report", call: Call) -> None:
 
 
 def _draw(report: "Report", path: str) -> None:
+    """--report: the whole file or none."""
     from ocimig import files
     from ocimig.migrate import report_html
 
