@@ -1,7 +1,7 @@
 """How long a client waits while its server moves: the longest gap between two replies, and where it went.
 
     contrib/bench/migrate.py --resident 1024 --dirty 1000 --runs 5 [--transport openssh]
-        [--files 10000x100000] [--back-and-forth N] [--check] [--json FILE] [--options "…"]
+        [--files 10000x100000] [--peer runc,podman] [--back-and-forth N] [--check] [--json FILE] [--options "…"]
 
 Two hosts on this machine (network, mounts, cgroups and state of their own, an sshd in each), a server
 with that much memory that writes that many pages a second, and a client with one connection that sends
@@ -19,18 +19,23 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from stand import Client, Failed, HostPair, Load, Move, Stand, compile_workload
+import peers
+from stand import Client, Failed, HostPair, Load, Move, Mover, Stand, compile_workload
 
 
-def runs(stand: Stand, program: Path, count: int, *, check: bool) -> list[Move]:
-    """As many moves, each of a container that was never moved before."""
-    moves = []
+def runs(movers: list[Mover], program: Path, count: int, *, check: bool) -> dict[str, list[Move]]:
+    """As many moves with each mover in turn, each of a container that was never moved before."""
+    moves: dict[str, list[Move]] = {mover.name: [] for mover in movers}
     for number in range(count):
-        stand.start()
-        with Client(stand.pair, program) as client:
-            moves.append(stand.move(client, check=check))
-        stand.stop()
-        _say(number, moves[-1])
+        for mover in movers:
+            try:
+                mover.start()
+                with Client(mover.pair, program) as client:
+                    move = mover.move(client, check=check)
+            finally:
+                mover.stop()
+            moves[mover.name].append(move)
+            _say(f"{mover.name} {number + 1}", move)
     return moves
 
 
@@ -41,19 +46,20 @@ def back_and_forth(stand: Stand, program: Path, count: int, *, check: bool) -> l
     with Client(stand.pair, program) as client:
         for number in range(count):
             moves.append(stand.move(client, check=check))
-            _say(number, moves[-1])
+            _say(f"move {number + 1}", moves[-1])
     stand.stop()
     return moves
 
 
-def _say(number: int, move: Move) -> None:
+def _say(what: str, move: Move) -> None:
     phases = ", ".join(
         f"{phase['name']} {phase['seconds'] * 1000:.0f}" for phase in move.report["phases"]
     )
     checked = "" if move.wrong_pages < 0 else f", {move.wrong_pages} wrong pages"
     print(
-        f"run {number + 1}: the client waited {move.gap_ms:.1f} ms; "
-        f"blackout {move.blackout_ms:.1f} ms{checked}; phases (ms): {phases}",
+        f"{what}: the client waited {move.gap_ms:.1f} ms; "
+        f"blackout {move.blackout_ms:.1f} ms{checked}"
+        + (f"; phases (ms): {phases}" if phases else ""),
         flush=True,
     )
 
@@ -65,7 +71,7 @@ def table(moves: list[Move]) -> str:
         f"{'median of ' + str(len(moves)):<40}{'ms':>10}",
         f"{'the longest the client waited':<40}{statistics.median(gaps):>10.1f}"
         f"   ({min(gaps):.1f} to {max(gaps):.1f})",
-        f"{'blackout by ocimig':<40}{statistics.median(move.blackout_ms for move in moves):>10.1f}",
+        f"{'blackout as the mover says':<40}{statistics.median(move.blackout_ms for move in moves):>10.1f}",
         f"{'whole migration':<40}{statistics.median(move.report['seconds'] * 1000 for move in moves):>10.1f}",
     ]
     steps: dict[tuple[str, str], list[float]] = {}
@@ -95,6 +101,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--files", default="", help="COUNTxBYTES in the root file system")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--back-and-forth", type=int, default=0, metavar="N", help="N moves of one")
+    parser.add_argument(
+        "--peer", default="", help="movers beside ocimig, in the same run: runc, podman"
+    )
     parser.add_argument("--check", action="store_true", help="read all its memory after each move")
     parser.add_argument("--transport", choices=("paramiko", "openssh"), default="paramiko")
     parser.add_argument("--options", default="", help="more options for `ocimig migrate`")
@@ -106,10 +115,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
 def main(argv: list[str]) -> int:
     """Set up, measure, take down, print."""
     options = parse(argv)
-    count, _, size = options.files.partition("x")
+    files, _, size = options.files.partition("x")
     load = Load(
         options.resident, options.dirty, options.hot, options.compressible,
-        int(count or 0), int(size or 0),
+        int(files or 0), int(size or 0),
     )  # fmt: skip
     more = ["--transport", options.transport, *shlex.split(options.options)]
     print(f"{load.describe()}; {' '.join(more)}", flush=True)
@@ -119,19 +128,35 @@ def main(argv: list[str]) -> int:
             with HostPair(Path(directory)) as pair:
                 program = compile_workload(Path(directory))
                 stand = Stand(pair, program, load, more)
-                measure = back_and_forth if options.back_and_forth else runs
-                moves = measure(
-                    stand, program, options.back_and_forth or options.runs, check=options.check
-                )
+                if options.back_and_forth:
+                    count = options.back_and_forth
+                    moves = {"ocimig": back_and_forth(stand, program, count, check=options.check)}
+                else:
+                    movers = [stand, *chosen(options.peer, pair, program, load)]
+                    moves = runs(movers, program, options.runs, check=options.check)
         except Failed as failure:
             print(f"migrate.py: {failure}", file=sys.stderr)
             return 1
-    print(table(moves))
+    for name, made in moves.items():
+        print(f"\n{name}\n{table(made)}")
     if options.json:
-        document = {"load": load.describe(), "options": more}
-        document["runs"] = [{"gap_ms": move.gap_ms, "report": move.report} for move in moves]
+        document = {"load": load.describe(), "options": more, "runs": {
+            name: [{"gap_ms": move.gap_ms, "report": move.report} for move in made]
+            for name, made in moves.items()
+        }}  # fmt: skip
         Path(options.json).write_text(json.dumps(document, indent=2))
     return 0
+
+
+def chosen(names: str, pair: HostPair, program: Path, load: Load) -> list[Mover]:
+    """The peers that can do it on this machine; why one cannot is said."""
+    found: list[Mover] = []
+    for name in filter(None, names.split(",")):
+        try:
+            found.append(peers.KINDS[name](pair, program, load))
+        except (KeyError, Failed) as error:
+            print(f"{name} is left out: {error}", flush=True)
+    return found
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1] / "tests/support"))
@@ -76,6 +76,11 @@ def make_bundle(place: Path, program: Path, load: Load, document: dict[str, Any]
     document["process"] |= {"args": load.argv(), "cwd": "/data", "terminal": False}
     document["root"] = {"path": "rootfs", "readonly": False}
     (place / "config.json").write_text(json.dumps(document, indent=2))
+
+
+def listens(pid: int) -> bool:
+    """Whether the server answers in the network of that process: it does once its memory is full."""
+    return f":{PORT:04X} 00000000:0000 0A" in Path(f"/proc/{pid}/net/tcp").read_text()
 
 
 @dataclass(slots=True)
@@ -142,9 +147,30 @@ class Move:
         return float(self.report.get("blackout_seconds", 0.0)) * 1000
 
 
-@dataclass(slots=True)
+class Mover(Protocol):
+    """A way to move the container: ocimig's or a peer's."""
+
+    name: str
+    pair: HostPair
+
+    def start(self) -> None:
+        """Run a new container."""
+        ...
+
+    def move(self, client: Client, *, check: bool = False) -> Move:
+        """Move it to the other host under the client's eyes."""
+        ...
+
+    def stop(self) -> None:
+        """Remove the container; its files stay."""
+        ...
+
+
+@dataclass
 class Stand:
-    """The two hosts with the container on one of them."""
+    """The two hosts with the container of ocimig on one of them."""
+
+    name = "ocimig"
 
     pair: HostPair
     program: Path
@@ -182,15 +208,13 @@ class Stand:
                 self.here.ocimig.command("run", "--detach", "--net", net, "-b", bundle, self.id),
                 check=True, timeout=60, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
             )  # fmt: skip
-        until(self._listens, f"the server ({log})", 60, 0.05)
-
-    def _listens(self) -> bool:
         pid = self.here.ocimig.pid(self.id)
-        return f":{PORT:04X} 00000000:0000 0A" in Path(f"/proc/{pid}/net/tcp").read_text()
+        until(lambda: listens(pid), f"the server ({log})", 60, 0.05)
 
     def stop(self) -> None:
         """Remove the container; its files stay where they are."""
-        self.here.ocimig("delete", "--force", self.id)
+        for host in (self.here, self.there):
+            host.ocimig("delete", "--force", self.id, code=None)
 
     def move(self, client: Client, *, check: bool = False, rest: float = 1.0) -> Move:
         """Migrate to the other host under the client's eyes."""
