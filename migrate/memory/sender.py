@@ -8,9 +8,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
-from ocimig.migrate.errors import BrokenFrame
+from ocimig.migrate.errors import BrokenFrame, LinkLost
 from ocimig.migrate.memory import frames, spaces
 from ocimig.migrate.memory.digests import Digests
 from ocimig.migrate.memory.limit import Limit
@@ -101,6 +102,11 @@ class _Stream:
         if self._reader is not None:
             self._reader.close()
             self._reader = None
+
+    def listen(self) -> None:
+        """Hear what has come already. Raises FarFailure where the far side cannot go on."""
+        while (frame := self.wire.receive_now()) is not None:
+            self.confirm(frame)
 
     def confirm(self, frame: Frame) -> int:
         """Hear what the far side has taken: the number it names."""
@@ -230,8 +236,7 @@ class PageSender:
         done.wire_bytes += stream.wire.sent - wire_before
         if stream.unasked >= ASK_EVERY:
             self._ask(stream)
-            while (frame := stream.wire.receive_now()) is not None:
-                stream.confirm(frame)
+        stream.listen()
 
     def _write(self, stream: _Stream, space: str, entries: list[frames.Entry], size: int) -> None:
         """One frame, with `size` bytes of data from the stream's buffer."""
@@ -248,7 +253,12 @@ class PageSender:
         header = frames.header(space, len(entries), size, compressed=small is not None)
         self.limit.take(len(payload))
         before = time.monotonic()
-        stream.wire.send(frames.PAGES, header, payload, timeout=self._timeout)
+        try:
+            stream.wire.send(frames.PAGES, header, payload, timeout=self._timeout)
+        except LinkLost:
+            with suppress(LinkLost):
+                stream.listen()  # the far side may have said why it takes no more
+            raise
         stream.squeeze.sent(len(payload), time.monotonic() - before)
         stream.unasked += len(payload)
 
