@@ -65,6 +65,15 @@ class _Gone(Exception):
     """The address space that a descriptor is of exists no more."""
 
 
+def _ended(uffd: int, address: int) -> bool:
+    """Whether the address space is no more: UFFDIO_REGISTER says ENOMEM then, as it does for others."""
+    try:
+        userfaultfd.writeprotect(uffd, address, PAGE, 0)
+    except OSError as error:
+        return error.errno == errno.ESRCH
+    return False
+
+
 class Userfault:
     """See Tracker. What cannot be followed this way is followed by its content."""
 
@@ -203,7 +212,7 @@ class Userfault:
                     userfaultfd.unregister(followed.uffd, start, end)
                     userfaultfd.register(followed.uffd, start, end, _WP)
             except OSError as error:
-                if error.errno == errno.ESRCH:
+                if error.errno == errno.ENOMEM and _ended(followed.uffd, start):
                     raise _Gone from None
                 if error.errno not in {errno.EINVAL, errno.ENOENT}:  # these: it went meanwhile
                     refused.append((start, end))

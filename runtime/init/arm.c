@@ -155,11 +155,17 @@ static void leave_sequence(int tid, struct user_regs_struct *regs)
 		regs->rip = section.abort;
 }
 
-/* These say EINTR to whoever stops them, even when no signal came: let them start again. */
+/*
+ * These say EINTR when they are stopped, though no signal came (signal(7), the last of them only on
+ * sockets with a timeout). They have done nothing yet: let them start again, their timeout too.
+ */
 static void restart_quietly(struct user_regs_struct *regs)
 {
 	switch (regs->orig_rax) {
 	case SYS_epoll_wait: case SYS_epoll_pwait: case SYS_epoll_pwait2: case SYS_semop: case SYS_semtimedop:
+	case SYS_rt_sigtimedwait: case SYS_io_getevents: case SYS_accept: case SYS_accept4: case SYS_read:
+	case SYS_readv: case SYS_recvfrom: case SYS_recvmsg: case SYS_write: case SYS_writev: case SYS_sendto:
+	case SYS_sendmsg:
 		if ((int64_t)regs->rax == -EINTR)
 			regs->rax = -RESTART_NO_HAND;
 	}
