@@ -7,6 +7,7 @@ from typing import Any
 from ocimig.criu_images.errors import BadOption
 
 LOG_LEVEL = 4
+QUIET = 2  # errors and warnings: a line costs the frozen container two microseconds, a process writes 200
 FREEZE_SECONDS = 180  # CRIU's own 10 s are not enough for a loaded host
 
 CGROUP_MODES = ("ignore", "none", "props", "soft", "full", "strict", "default")
@@ -33,13 +34,14 @@ class CriuOptions:
     page_server: tuple[str, int] | None = None
     cgroup_mode: str = "ignore"
     lock: str = "skip"
+    log_level: int = LOG_LEVEL
 
     def write(self, rpc: Any, opts: Any) -> None:
         """Fill in a criu_opts message."""
         opts.images_dir_fd = self.images_fd
         opts.work_dir_fd = self.work_fd
         opts.log_file = self.log_file
-        opts.log_level = LOG_LEVEL
+        opts.log_level = self.log_level
         opts.notify_scripts = True
         known = opts.DESCRIPTOR.fields_by_name
         for name, value in self.values.items():

@@ -53,19 +53,15 @@ class Withheld:
             for start, end in ranges[pid]
             if start < end
         ]
-        self._put(self._wanted, _HEAD.pack(_MAGIC, len(packed)) + b"".join(packed))
+        new = f"{self._wanted}.new"
+        _put(new, _HEAD.pack(_MAGIC, len(packed)) + b"".join(packed))
+        os.rename(new, self._wanted)
 
     def write_mappings(self, pid: int, text: bytes) -> None:
         """What CRIU shall read as the smaps of a process. To be called while CRIU waits."""
         path = f"{self.directory}/smaps-{pid}"
         self._mappings.append(path)
-        self._put(path, text)
-
-    @staticmethod
-    def _put(path: str, data: bytes) -> None:
-        with Fd(os.open(f"{path}.new", _FLAGS, 0o600)) as file:
-            files.write_all(file, data)
-        os.rename(f"{path}.new", path)
+        _put(path, text)
 
     def read(self) -> dict[int, list[Run]]:
         """What CRIU would have saved and did not: by host pid, sorted and disjoint. Raises BadImage."""
@@ -87,6 +83,11 @@ class Withheld:
                 os.unlink(path)
             except FileNotFoundError:
                 pass
+
+
+def _put(path: str, data: bytes) -> None:
+    with Fd(os.open(path, _FLAGS, 0o600)) as file:
+        files.write_all(file, data)
 
 
 def joined(runs: Iterable[Run]) -> list[Run]:

@@ -216,6 +216,7 @@ class _Checkpoint:
             page_server=server,
             cgroup_mode=self.wanted.manage_cgroups_mode or "ignore",
             lock=self.wanted.network_lock or self._own_lock(netns),
+            log_level=options.LOG_LEVEL if self.memory is None else options.QUIET,
         )
 
     def _own_lock(self, netns: int) -> str:

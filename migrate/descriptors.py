@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+from ocimig.files import Fd
 from ocimig.migrate.errors import FileGone
 from ocimig.runtime.linux import proc
 
@@ -157,13 +158,10 @@ def _name(pid: int) -> str:
 
 def fdinfo(pid: int, number: int) -> dict[str, int]:
     """pos, flags and mnt_id of a descriptor."""
-    with open(f"/proc/{pid}/fdinfo/{number}", "rb") as file:
-        lines = dict(line.split(b":", 1) for line in file.read().splitlines() if b":" in line)
-    return {
-        "pos": int(lines[b"pos"]),
-        "flags": int(lines[b"flags"], 8),
-        "mnt_id": int(lines[b"mnt_id"]),
-    }
+    with Fd(os.open(f"/proc/{pid}/fdinfo/{number}", os.O_RDONLY | os.O_CLOEXEC)) as file:
+        # fs/proc/fd.c writes these three first, whatever else a kind of descriptor adds
+        words = os.read(file, 4096).split(None, 6)
+    return {"pos": int(words[1]), "flags": int(words[3], 8), "mnt_id": int(words[5])}
 
 
 def streams(pid: int) -> list[str]:
