@@ -19,6 +19,7 @@ _SAMPLE = 16 << 10
 _SAMPLES = 4
 _HOLD = 8  # frames for which a level is kept before it is looked at again
 _PATIENCE = 64  # frames that go raw, at most, before the next sample
+_UNHURRIED = 100e6  # bytes a second below which a higher level than the first is looked at
 _ENOUGH = 4 << 20  # bytes after which the speed of the link is believed
 _FORGET = 64 << 20  # bytes after which half of what was measured is forgotten
 
@@ -93,7 +94,7 @@ class Squeeze:
         step = max(_SAMPLE, (len(data) - _SAMPLE) // (_SAMPLES - 1))
         sample = b"".join(data[at : at + _SAMPLE] for at in range(0, len(data), step))
         best, self._level = 1 / link, 0
-        for level in LEVELS:
+        for level in LEVELS if link < _UNHURRIED else LEVELS[:1]:
             before = time.perf_counter()
             small = len(self._at(level).compress(sample))
             cost = (time.perf_counter() - before + small / link) / len(sample)
@@ -101,8 +102,6 @@ class Squeeze:
                 break
             if cost < best:
                 best, self._level = cost, level
-            elif level > self._level:
-                break
         if self._level:
             self._hold, self._patience = _HOLD, 1
         else:

@@ -1,6 +1,9 @@
 """When compressing pays, and how fast bytes may leave: decided from what was measured."""
 
 import os
+import random
+import sys
+from pathlib import Path
 
 import pytest
 import zstandard
@@ -8,9 +11,9 @@ import zstandard
 from ocimig.migrate.memory.limit import Limit
 from ocimig.migrate.memory.squeeze import Squeeze
 
-TEXT = memoryview(
-    b"".join(b"line %d of a file of no interest\n" % n for n in range(40_000))[: 1 << 20]
-)
+WORDS = [bytes(random.Random(n).choices(b"abcdefghij", k=2 + n % 9)) for n in range(3000)]
+TEXT = memoryview(b" ".join(random.Random(1).choices(WORDS, k=200_000))[: 1 << 20])
+PROGRAM = memoryview(Path(sys.executable).read_bytes()[: 1 << 20])
 NOISE = memoryview(os.urandom(1 << 20))
 FAST = 1e-4  # seconds for a MiB: ten gigabytes a second, which no compressor gives
 SLOW = 1.0
@@ -26,11 +29,11 @@ def test_a_slow_link_is_worth_a_compressor() -> None:
     """The result is one zstandard frame that says its size."""
     squeeze = Squeeze()
     over(squeeze, SLOW)
-    small = squeeze.compress(TEXT)
+    small = squeeze.compress(PROGRAM)
     assert small is not None
     assert squeeze.level > 1
-    assert zstandard.frame_content_size(small) == len(TEXT)
-    assert zstandard.ZstdDecompressor().decompress(small) == TEXT
+    assert zstandard.frame_content_size(small) == len(PROGRAM)
+    assert zstandard.ZstdDecompressor().decompress(small) == PROGRAM
 
 
 def test_a_fast_link_is_never_made_to_wait() -> None:
