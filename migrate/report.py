@@ -3,12 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ocimig.migrate.phases import PHASES
 from ocimig.migrate.preflight import Finding
 from ocimig.migrate.progress import Progress
 from ocimig.migrate.rounds import PAGE, RoundStats
+
+if TYPE_CHECKING:
+    from ocimig.migrate.dirty_rate import DirtyRate
+    from ocimig.migrate.forecast import Forecast
 
 FREEZE, DUMP, DELTA, WIRE, FILES, RESTORE, NETWORK = PARTS = (
     "freeze", "dump", "delta", "wire", "files", "restore", "network"
@@ -80,6 +84,8 @@ class Report:
     rounds: tuple[RoundStats, ...] = ()
     reason: str = ""  # why it was frozen when it was
     frozen_at: float = 0.0  # seconds since the migration began, as in the spans
+    rate: "DirtyRate | None" = None  # of a dry run
+    forecast: "Forecast | None" = None
 
     def to_dict(self) -> dict[str, Any]:
         """For --json. Names stay; new ones may come."""
@@ -95,6 +101,8 @@ class Report:
             "phases": [{"name": name, "seconds": round(took, 6)} for name, took in self.phases],
             "rounds": [_round(each) for each in self.rounds],
             "reason": self.reason,
+            "dirty_rate": self.rate.to_dict() if self.rate is not None else None,
+            "forecast": self.forecast.to_dict() if self.forecast is not None else None,
             "steps": [span.to_dict() for span in self.spans],
             "bytes": self.bytes,
             "findings": [finding.to_dict() for finding in self.findings],
@@ -106,7 +114,7 @@ class Report:
         """The report as a person reads it."""
         said = [f"{self.id}: {self.outcome}" + (f" ({self.target})" if self.target else "")]
         said += [f"  {name:<10} {duration(took):>10}" for name, took in self.phases]
-        said += self._memory()
+        said += self._memory() + self._foreseen()
         if self.blackout:
             foreseen = f"   (predicted {duration(self.predicted)})" if self.predicted else ""
             said.append(f"  {'blackout':<10} {duration(self.blackout):>10}{foreseen}")
@@ -120,6 +128,16 @@ class Report:
         ]
         said += [f"  note: {note}" for note in self.notes]
         said += [f"  left over here: {thing}" for thing in self.leftovers]
+        return said
+
+    def _foreseen(self) -> list[str]:
+        said = [f"  {line}" for line in self.rate.lines()] if self.rate is not None else []
+        if (seen := self.forecast) is not None:
+            said.append(
+                f"  foreseen: {seen.rounds} rounds, {size(seen.sent_bytes)} of memory in "
+                f"{duration(seen.seconds)}, then {duration(seen.blackout)} of blackout"
+            )
+            said.append(f"    {seen.action}: {seen.reason}")
         return said
 
     def _memory(self) -> list[str]:
@@ -147,6 +165,8 @@ def build(
     bytes: dict[str, int] | None = None,
     findings: Sequence[Finding] = (),
     notes: Sequence[str] = (),
+    rate: "DirtyRate | None" = None,
+    forecast: "Forecast | None" = None,
 ) -> Report:
     """The report of what `progress` saw; times are seconds since the migration began."""
     spans = spans_of(progress, ())
@@ -168,6 +188,8 @@ def build(
         parts=breakdown(spans, frozen_at, running_at),
         rounds=tuple(progress.rounds),
         reason=last.reason if last is not None else "",
+        rate=rate,
+        forecast=forecast,
     )
 
 

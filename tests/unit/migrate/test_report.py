@@ -8,6 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocimig.migrate import phases, report, report_html
+from ocimig.migrate.dirty_rate import DirtyRate
+from ocimig.migrate.forecast import Forecast, Writes
 from ocimig.migrate.preflight import Finding
 from ocimig.migrate.progress import Event, Progress
 from ocimig.migrate.report import PARTS, Report, Span, breakdown
@@ -195,3 +197,24 @@ def test_the_page_escapes_everything() -> None:
 def test_an_empty_report_is_a_page_too() -> None:
     """--resume has no phases and no steps."""
     assert Page(report_html.page(Report("c1", "m", "host2", "resumed here"))).open == []
+
+
+def test_a_dry_run_says_what_would_be() -> None:
+    """The measured rate and the forecast, in words and in figures."""
+    rate = DirtyRate("c1", "userfault", 2.0, 1 << 30, 4096e3, 5e6, 1 << 22, Writes(1000.0, 0.0))
+    seen = Forecast(3, 1 << 30, 6.2, 0.062, "freeze", "predicted blackout 62 ms, allowed 300 ms")
+    made = report.build(
+        Progress(),
+        id="c1",
+        migration="",
+        target="host2",
+        outcome="possible",
+        rate=rate,
+        forecast=seen,
+    )
+    lines = "\n".join(made.lines())
+    assert "foreseen: 3 rounds, 1.0 GiB of memory in 6200 ms, then 62 ms of blackout" in lines
+    assert "(1,000 pages)" in lines
+    assert made.to_dict()["forecast"]["blackout_seconds"] == 0.062
+    assert made.to_dict()["dirty_rate"]["dirty_bytes_per_second"] == 4096000
+    assert report_html.page(made)
