@@ -114,7 +114,7 @@ class Report:
         """The report as a person reads it."""
         said = [f"{self.id}: {self.outcome}" + (f" ({self.target})" if self.target else "")]
         said += [f"  {name:<10} {duration(took):>10}" for name, took in self.phases]
-        said += self._memory() + self._foreseen()
+        said += self._memory() + self.foreseen()
         if self.blackout:
             foreseen = f"   (predicted {duration(self.predicted)})" if self.predicted else ""
             said.append(f"  {'blackout':<10} {duration(self.blackout):>10}{foreseen}")
@@ -130,7 +130,8 @@ class Report:
         said += [f"  left over here: {thing}" for thing in self.leftovers]
         return said
 
-    def _foreseen(self) -> list[str]:
+    def foreseen(self) -> list[str]:
+        """What a dry run measured and what would be."""
         said = [f"  {line}" for line in self.rate.lines()] if self.rate is not None else []
         if (seen := self.forecast) is not None:
             said.append(
@@ -236,7 +237,7 @@ def size(count: float) -> str:
 def phase_times(progress: Progress) -> tuple[tuple[str, float], ...]:
     """How long each phase that was reached took."""
     reached = [(row.name, progress.marks[row.name]) for row in PHASES if row.name in progress.marks]
-    ends = [begin for _, begin in reached[1:]] + [progress.now()]
+    ends = [*(begin for _, begin in reached[1:]), progress.now()][: len(reached)]
     return tuple((name, end - begin) for (name, begin), end in zip(reached, ends, strict=True))
 
 

@@ -235,6 +235,9 @@ def _rounds(report: Report) -> list[str]:
 
 def _tables(report: Report) -> list[str]:
     said: list[str] = []
+    if report.foreseen():
+        lines = escape("\n".join(report.foreseen()))
+        said += ["<h2>Foreseen</h2>", f"<pre>{lines}</pre>"]
     if report.bytes:
         sizes = [(name, size(count)) for name, count in report.bytes.items()]
         said += ["<h2>Bytes</h2>", _table(("what", "bytes"), sizes)]

@@ -217,4 +217,4 @@ def test_a_dry_run_says_what_would_be() -> None:
     assert "(1,000 pages)" in lines
     assert made.to_dict()["forecast"]["blackout_seconds"] == 0.062
     assert made.to_dict()["dirty_rate"]["dirty_bytes_per_second"] == 4096000
-    assert report_html.page(made)
+    assert "foreseen: 3 rounds" in report_html.page(made)
