@@ -209,7 +209,7 @@ def test_a_number_that_is_another_process_now_is_left_alone(
             stat.start_time -= 1
         return stat
 
-    monkeypatch.setattr(arming.proc, "stat", older)
+    monkeypatch.setattr(proc, "stat", older)
     assert arm(target.pid).reason == "the process is another now: no such process"
     assert target.alive()
 

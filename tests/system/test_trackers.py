@@ -13,7 +13,7 @@ import pytest
 from ocimig.migrate import trackers
 from ocimig.migrate.errors import NoTracker
 from ocimig.migrate.memory.runs import PAGE, Run, intersect, total
-from ocimig.migrate.trackers import Dirty, Tracker, maps
+from ocimig.migrate.trackers import Dirty, Tracker, direct, maps
 from ocimig.runtime.linux import memory
 from ocimig_testkit import until
 from ocimig_testkit.tracked import Tracked, compile_tracked
@@ -243,6 +243,20 @@ def test_threads_write_while_we_look(follower: Follower) -> None:
             else:
                 do("into", areas[place] + page * PAGE, 0)
     follower.check()
+
+
+def test_reads_past_the_page_cache_are_waited_for(exact: Follower, tmp_path: Path) -> None:
+    """The page is marked when such a read begins, and the device writes to it later."""
+    file = tmp_path / "data"
+    file.write_bytes(os.urandom(8 << 20))
+    address = exact.target.map(64)
+    for _ in range(3):
+        exact.target.do("direct", address, 0, file)
+    assert until(lambda: direct.used(exact.target.pid), "it reads directly")
+    for _ in range(50):
+        exact.look()
+        exact.check()
+    assert exact.tracker.notes == []
 
 
 def test_locked_memory_is_left_to_criu(follower: Follower) -> None:

@@ -94,6 +94,19 @@ static void *spin(void *at)
 	return NULL;
 }
 
+static char file[100];
+
+/* Reads one page after the other past the page cache, to 64 pages. */
+static void *read_directly(void *to)
+{
+	int fd = open(file, O_RDONLY | O_DIRECT);
+	off_t size = lseek(fd, 0, SEEK_END);
+
+	for (unsigned long n = 0;; n++)
+		if (pread(fd, (char *)to + n * 37 % 64 * 4096, 4096, n * 4096 * 7919 % size / 4096 * 4096) != 4096)
+			return NULL;
+}
+
 static volatile int caught;
 
 static void on_signal(int sig)
@@ -202,6 +215,10 @@ int main(int argc, char **argv)
 		} else if (!strcmp(word, "thread")) {
 			pthread_t thread;
 			answer(a, pthread_create(&thread, NULL, spin, (void *)a), 0);
+		} else if (!strcmp(word, "direct")) {
+			pthread_t thread;
+			sscanf(line, "%*s %*s %*s %99s", file);
+			answer(a, pthread_create(&thread, NULL, read_directly, (void *)a), 0);
 		} else if (!strcmp(word, "leave")) { /* the main thread ends, the others go on */
 			answer(0, 0, 0);
 			syscall(SYS_exit, 0);
