@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from stand import ADDRESS, Client, Failed, Host, HostPair, Load, Move, listens, make_bundle
@@ -96,95 +97,208 @@ def _ssh(pair: HostPair) -> list[str]:
     ]  # fmt: skip
 
 
-class Runc:
-    """`runc checkpoint`, `tar | ssh tar`, `runc restore`."""
+class Peer:
+    """Saves here, carries a directory by tar over ssh, restores there."""
 
-    name = "runc"
+    name = ""
 
     def __init__(self, pair: HostPair, program: Path, load: Load) -> None:
-        if not find("runc"):
-            raise Failed("runc is not installed")
+        if not find(self.name):
+            raise Failed(f"{self.name} is not installed")
         self.pair, self.here, self.there = pair, pair.a, pair.b
+        self.program, self.load = program, load
         self.places: dict[str, Place] = {}
         self.pipe = os.pipe()
+        self.log = pair.directory / f"{self.name}.log"
         for host in (pair.a, pair.b):
-            work = host.directory / "runc-spec"
-            work.mkdir()
-            _run("runc", "spec", "--bundle", str(work))
-            document = json.loads((work / "config.json").read_text())
-            document["hostname"] = "bench"
-            bundle = host.bundles / "runc"
-            if host is pair.a:
-                make_bundle(bundle, program, load, document)
-            else:
-                shutil.copytree(pair.a.bundles / "runc", bundle, symlinks=True)
             _run(*host.enter, "mkdir", "-p", IMAGES)
+            self.prepare(host)
 
-    def _runc(self, host: Host, *words: str) -> str:
-        return _run(*host.enter, "runc", "--root", f"{host.directory}/runc", *words)
+    def prepare(self, host: Host) -> None:
+        """Once for each host: its files."""
+
+    def run(self) -> None:
+        """A new container, here."""
+
+    def save(self) -> None:
+        """Into IMAGES, here; the container ends."""
+
+    def restore(self) -> None:
+        """From IMAGES, there, which is `here` by now."""
+
+    def remove(self, host: Host) -> None:
+        """The container, if there is one."""
+
+    def argv(self, host: Host) -> list[str]:
+        """The program on a host, without its verb."""
+        return list(host.enter)
 
     def start(self) -> None:
         """A new container on the first host, which is where it goes back to for each run."""
         self.here, self.there = self.pair.a, self.pair.b
         for host in (self.pair.a, self.pair.b):
-            self.places[host.name] = place = Place(host, "r")
-            config = host.bundles / "runc/config.json"
-            document = json.loads(config.read_text())
-            spaces = document["linux"]["namespaces"]
-            spaces[:] = [space for space in spaces if space["type"] != "network"]
-            spaces.append({"type": "network", "path": place.path})
-            config.write_text(json.dumps(document))
+            self.places[host.name] = Place(host, self.name[0])
         self.places["a"].switch("up")
-        self._detached("run", "-d", "-b", "/srv/runc", "bench")
-        until(lambda: listens(self.places["a"].pid), "the server of runc", 60, 0.05)
-
-    def _detached(self, *words: str) -> None:
-        """A command whose streams the container keeps: CRIU saves pipes, not files of the host."""
-        log = self.pair.directory / "runc.log"
-        argv = ["runc", "--root", f"{self.here.directory}/runc", "--log", str(log), *words]
-        ended = subprocess.run(
-            [*self.here.enter, *argv], stdin=self.pipe[0], stdout=self.pipe[1], stderr=self.pipe[1],
-            timeout=600, check=False, env={**os.environ, "PATH": PATH},
-        )  # fmt: skip
-        if ended.returncode:
-            raise Failed(f"runc {words[0]}: {log.read_text()}")
+        self.run()
+        until(lambda: listens(self.places["a"].pid), f"the server ({self.log})", 60, 0.05)
 
     def move(self, client: Client, *, check: bool = False) -> Move:
         """To the second host, as one would by hand."""
         client.look()
         marks = [time.monotonic()]
-        images = ("--image-path", IMAGES, "--tcp-established")
-        self._runc(self.here, "checkpoint", *images, "--work-path", "/run", "bench")
+        self.save()
         marks.append(time.monotonic())
         self.places[self.here.name].switch("down")
-        holder = self.there.holder
-        assert holder is not None
-        tar = [*self.here.enter, "sh", "-c", " ".join((
-            f"tar -C {IMAGES} -cf - . |", *_ssh(self.pair), self.there.target,
-            f"'nsenter --mount=/proc/{holder.pid}/ns/mnt tar -C {IMAGES} -xf -'",
-        ))]  # fmt: skip
-        _run(*tar)
+        self._carry()
         marks.append(time.monotonic())
         self.places[self.there.name].switch("up")
         self.here, self.there = self.there, self.here
-        self._detached("restore", "-d", "-b", "/srv/runc", *images, "--work-path", "/run", "bench")
+        self.restore()
         marks.append(time.monotonic())
         time.sleep(1.0)
         seen = client.look()
         wrong = client.look(check=True).wrong_pages if check else -1
-        return Move(seen.gap_ms, _report(("checkpoint", "tar over ssh", "restore"), marks), wrong)
+        return Move(seen.gap_ms, _report(("save", "tar over ssh", "restore"), marks), wrong)
+
+    def _carry(self) -> None:
+        holder = self.there.holder
+        assert holder is not None
+        script = " ".join((
+            f"tar -C {IMAGES} -cf - . |", *_ssh(self.pair), self.there.target,
+            f"'nsenter --mount=/proc/{holder.pid}/ns/mnt tar -C {IMAGES} -xf -'",
+        ))  # fmt: skip
+        _run(*self.here.enter, "sh", "-c", script)
 
     def stop(self) -> None:
         """Remove the container, its images and its networks."""
         for host in (self.pair.a, self.pair.b):
-            subprocess.run(
-                [*host.enter, "runc", "--root", f"{host.directory}/runc", "delete", "-f", "bench"],
-                capture_output=True, check=False,
-            )  # fmt: skip
+            self.remove(host)
             _run(*host.enter, "sh", "-c", f"rm -rf {IMAGES}/*")
         for place in self.places.values():
             place.close()
         self.places.clear()
+
+    def detached(self, *words: str) -> None:
+        """A command whose streams the container keeps: CRIU saves pipes, not files of the host."""
+        ended = subprocess.run(
+            [*self.argv(self.here), *words], stdin=self.pipe[0], stdout=self.pipe[1],
+            stderr=self.pipe[1], timeout=600, check=False, env={**os.environ, "PATH": PATH},
+        )  # fmt: skip
+        if ended.returncode:
+            raise Failed(f"{self.name} {words[0]}: {self.log.read_text()[-2000:]}")
+
+
+class Runc(Peer):
+    """`runc checkpoint`, `tar | ssh tar`, `runc restore`."""
+
+    name = "runc"
+    options = ("--image-path", IMAGES, "--work-path", "/run", "--tcp-established")
+
+    def prepare(self, host: Host) -> None:
+        """See Peer."""
+        work = host.directory / "runc-spec"
+        work.mkdir()
+        _run("runc", "spec", "--bundle", str(work))
+        document = json.loads((work / "config.json").read_text())
+        bundle = host.bundles / "runc"
+        if host is self.pair.a:
+            make_bundle(bundle, self.program, self.load, document)
+        else:
+            shutil.copytree(self.pair.a.bundles / "runc", bundle, symlinks=True)
+
+    def argv(self, host: Host) -> list[str]:
+        """See Peer."""
+        return [*host.enter, "runc", "--root", f"{host.directory}/runc", "--log", str(self.log)]
+
+    def run(self) -> None:
+        """See Peer."""
+        for host in (self.pair.a, self.pair.b):
+            config = host.bundles / "runc/config.json"
+            document = json.loads(config.read_text())
+            spaces = document["linux"]["namespaces"]
+            spaces[:] = [space for space in spaces if space["type"] != "network"]
+            spaces.append({"type": "network", "path": self.places[host.name].path})
+            config.write_text(json.dumps(document))
+        self.detached("run", "-d", "-b", "/srv/runc", "bench")
+
+    def save(self) -> None:
+        """See Peer."""
+        _run(*self.argv(self.here), "checkpoint", *self.options, "bench")
+
+    def restore(self) -> None:
+        """See Peer."""
+        self.detached("restore", "-d", "-b", "/srv/runc", *self.options, "bench")
+
+    def remove(self, host: Host) -> None:
+        """See Peer."""
+        argv = [*self.argv(host), "delete", "-f", "bench"]
+        subprocess.run(argv, capture_output=True, check=False)
+
+
+class Podman(Peer):
+    """`podman container checkpoint --export`, `tar | ssh tar`, `podman container restore --import`.
+
+    With runc below it; its storage lies on a tmpfs, and nothing is compressed.
+    """
+
+    name = "podman"
+    network = "/run/bench-net"  # the same on both hosts: an export remembers it
+
+    def prepare(self, host: Host) -> None:
+        """See Peer."""
+        if self.load.files:
+            raise Failed("its images travel by a registry, not with the container: no --files")
+        image = self.pair.directory / "podman-image.tar"
+        if host is self.pair.b:  # the very same: an export names it by its digest
+            _run(*self.argv(host), "load", "-i", str(image))
+            return
+        rootfs = host.directory / "podman-rootfs"
+        rootfs.mkdir()
+        for name in ("data", "dev", "etc", "proc", "sys", "tmp"):
+            (rootfs / name).mkdir()
+        shutil.copy2(self.program, rootfs / "workload")
+        _run("tar", "-C", str(rootfs), "-cf", f"{rootfs}.tar", ".")
+        _run(*self.argv(host), "import", f"{rootfs}.tar", "bench")
+        _run(*self.argv(host), "save", "-o", str(image), "localhost/bench:latest")
+
+    def argv(self, host: Host) -> list[str]:
+        """See Peer."""
+        return [
+            *host.enter, "podman", "--root", "/run/podman/root", "--runroot", "/run/podman/run",
+            "--tmpdir", "/run/podman/tmp", "--storage-driver", "vfs", "--runtime", find("runc"),
+            "--cgroup-manager", "cgroupfs",
+        ]  # fmt: skip
+
+    def run(self) -> None:
+        """See Peer."""
+        for host in (self.pair.a, self.pair.b):
+            script = f": >{self.network}; mount --bind {self.places[host.name].path} {self.network}"
+            _run(*host.enter, "sh", "-c", script)
+        limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"]
+        words = ["--network", f"ns:{self.network}", "--name", "bench", "localhost/bench:latest"]
+        _run(*self.argv(self.here), "run", "-d", *limits, *words, *self.load.argv())
+
+    def save(self) -> None:
+        """See Peer."""
+        options = ["--tcp-established", "--compress", "none", "--export", f"{IMAGES}/bench.tar"]
+        _run(*self.argv(self.here), "container", "checkpoint", *options, "bench")
+
+    def restore(self) -> None:
+        """See Peer."""
+        options = ["--tcp-established", "--import", f"{IMAGES}/bench.tar"]
+        _run(*self.argv(self.here), "container", "restore", *options)
+
+    def remove(self, host: Host) -> None:
+        """See Peer."""
+        for argv in ([*self.argv(host), "rm", "-f", "-t", "0", "bench"],
+                     [*host.enter, "umount", self.network]):  # fmt: skip
+            subprocess.run(argv, capture_output=True, check=False)
+        for top in Path("/sys/fs/cgroup").glob("*/libpod_parent"):
+            for cgroup in sorted(
+                (top, *(path for path in top.rglob("*") if path.is_dir())), reverse=True
+            ):
+                with suppress(OSError):  # it is another podman's as well
+                    cgroup.rmdir()
 
 
 def _report(names: tuple[str, ...], marks: list[float]) -> dict[str, object]:
@@ -197,4 +311,4 @@ def _report(names: tuple[str, ...], marks: list[float]) -> dict[str, object]:
     return {"seconds": whole, "blackout_seconds": whole, "steps": steps, "phases": [], "bytes": {}}
 
 
-KINDS = {"runc": Runc}
+KINDS: dict[str, type[Peer]] = {"runc": Runc, "podman": Podman}
