@@ -13,6 +13,7 @@ session open. The role is `stream` (beside the link that is there) or `resume` (
 """
 
 import errno
+import math
 import os
 import queue
 import socket
@@ -45,6 +46,9 @@ NAME = "attach"  # the socket's name in the migration's home
 OPTION = "--attach"
 STREAM, RESUME = "stream", "resume"
 LINGER = 60.0  # seconds that an agent whose link ended waits for it to come again
+WINDOW = 2 << 20  # bytes; OpenSSH: CHAN_SES_WINDOW_DEFAULT, 64 packets of 32 KiB
+RATE = 400 << 20  # bytes a second that one connection carried at best
+MOST = 4  # streams; eight brought hardly more
 HANDSHAKE = 15.0  # seconds that each step of attaching may take
 _TAKEN = b"+"
 _CREDENTIALS = struct.Struct("iII")  # struct ucred, unix(7)
@@ -298,12 +302,21 @@ def _forget(stdin: int, stdout: int) -> None:
 # ---- the source
 
 
+def how_many(round_trip: float) -> int:
+    """How many streams keep a connection busy whose round trip takes so many seconds, ours included.
+
+    A server lets a channel have WINDOW bytes under way, so one carries at most WINDOW a round trip.
+    Channels of one connection do as well as connections of their own (ADR 16 has the numbers).
+    """
+    return max(1, min(MOST, math.ceil(RATE * round_trip / WINDOW)))
+
+
 def stream(
     connection: Connection,
     argv: Sequence[str],
     migration: str,
     *,
-    separate: bool = True,
+    separate: bool = False,
     timeout: float = HANDSHAKE,
 ) -> Wire:
     """One more stream to the agent that carries out `migration`; `argv` is that of the agent.

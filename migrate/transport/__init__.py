@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 from ocimig.migrate.errors import InvalidTarget
 
@@ -51,6 +51,15 @@ class Channel(Protocol):
 
     def close(self) -> None:
         """Give up both directions and whatever runs here for it. Can be called twice."""
+        ...
+
+
+@runtime_checkable
+class Filling(Protocol):
+    """A channel that can also read to where its caller wants the bytes."""
+
+    def read_into(self, into: memoryview, timeout: float | None = None) -> int:
+        """As Channel.read, up to the size of `into`: how many bytes came, 0 at the end."""
         ...
 
 

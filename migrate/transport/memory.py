@@ -8,7 +8,7 @@ from typing import Self
 
 from ocimig.migrate.errors import LinkLost
 from ocimig.migrate.transport.process import Tail
-from ocimig.migrate.transport.stdio import lost_link, read_some, write_whole
+from ocimig.migrate.transport.stdio import lost_link, read_into, read_some, write_whole
 
 
 class MemoryChannel:
@@ -26,6 +26,11 @@ class MemoryChannel:
         """See Channel."""
         with lost_link(self.host):
             return read_some(self._socket.fileno(), size, timeout)
+
+    def read_into(self, into: memoryview, timeout: float | None = None) -> int:
+        """See Filling."""
+        with lost_link(self.host):
+            return read_into(self._socket.fileno(), into, timeout)
 
     def write(self, data: bytes | memoryview, timeout: float | None = None) -> None:
         """See Channel."""

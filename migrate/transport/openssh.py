@@ -40,6 +40,7 @@ OPTIONS = (
     *("-o", "ServerAliveCountMax=3"),
     *("-o", "Compression=no"),
     *("-o", "Ciphers=^aes128-gcm@openssh.com"),
+    *("-o", "IPQoS=none"),  # or the frames of a commit travel as background traffic
 )
 _LOGIN_TIME = 20.0  # seconds that logging in may take once the host answers
 

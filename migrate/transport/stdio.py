@@ -33,6 +33,12 @@ class StdioChannel:
             self._check()
             return read_some(self._stdin, size, timeout, self._wake)
 
+    def read_into(self, into: memoryview, timeout: float | None = None) -> int:
+        """See Filling."""
+        with lost_link(self.host, self._why):
+            self._check()
+            return read_into(self._stdin, into, timeout, self._wake)
+
     def write(self, data: bytes | memoryview, timeout: float | None = None) -> None:
         """See Channel."""
         with lost_link(self.host, self._why):
@@ -112,6 +118,17 @@ def read_some(fd: int, size: int, timeout: float | None, wake: int = -1) -> byte
             _await(fd, select.POLLIN, timeout, wake)
         except ConnectionResetError:  # a socket whose other end closed with our data unread
             return b""
+
+
+def read_into(fd: int, into: memoryview, timeout: float | None, wake: int = -1) -> int:
+    """read_some() to a place of the caller's: how many bytes came."""
+    while True:
+        try:
+            return os.readv(fd, [into])
+        except BlockingIOError:
+            _await(fd, select.POLLIN, timeout, wake)
+        except ConnectionResetError:
+            return 0
 
 
 def write_whole(fd: int, data: bytes | memoryview, timeout: float | None, wake: int = -1) -> None:

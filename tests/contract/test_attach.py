@@ -334,3 +334,11 @@ def test_nobody_is_asked_where_there_is_no_migration(store: Store) -> None:
         attach.hand_over(ends[0][0], ends[1][1], store, journal.new_id())
     for fd in (ends[0][0], *ends[1]):
         os.close(fd)
+
+
+def test_streams_follow_the_round_trip() -> None:
+    """One where the other host is near; more where a channel's window is the limit; never too many."""
+    found = [attach.how_many(milliseconds / 1000) for milliseconds in (0, 0.2, 5, 8, 20, 300)]
+    assert found == [1, 1, 1, 2, 4, 4]
+    assert 3 * attach.WINDOW / 0.015 >= attach.RATE  # what 15 ms ask for is enough
+    assert attach.how_many(0.015) == 3
