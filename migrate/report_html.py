@@ -12,21 +12,20 @@ from ocimig.migrate.rounds import PAGE
 
 WIDTH, LEFT, ROW = 1000, 60, 22
 _COLOURS = {
-    "freeze": "#7b8794", "dump": "#c2410c", "delta": "#b45309", "wire": "#94a3b8",
+    "here": "#b45309", "there": "#2563eb", "phase": "#52606d",
+    "freeze": "#7b8794", "dump": "#c2410c", "delta": "#a16207", "wire": "#64748b",
     "files": "#4d7c0f", "restore": "#1d4ed8", "network": "#7e22ce",
 }  # fmt: skip
 _STYLE = """
-:root { color-scheme: light dark; --ink: #1f2933; --paper: #fff; --rule: #cbd2d9; --here: #d97706;
-  --there: #2563eb; }
+:root { color-scheme: light dark; --ink: #1f2933; --paper: #fff; --rule: #cbd2d9; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e4e7eb; --paper: #14181d; --rule: #3e4c59; } }
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
   max-width: 1040px; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.5rem; margin: 0 0 .25rem; } h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; }
 .figures { display: flex; flex-wrap: wrap; gap: 2rem; margin: 1rem 0; }
 .figures b { display: block; font-size: 1.6rem; font-variant-numeric: tabular-nums; }
-svg { width: 100%; height: auto; display: block; } svg text { font: 12px system-ui, sans-serif;
-  fill: var(--ink); } svg .in { fill: #fff; } svg line { stroke: var(--rule); }
-.here { fill: var(--here); } .there { fill: var(--there); } .phase { fill: var(--rule); }
+svg { width: 100%; height: auto; display: block; } svg text { font: 12px system-ui, sans-serif; }
+svg text:not([fill]) { fill: var(--ink); } svg line { stroke: var(--rule); }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; } th, td { text-align: right;
   padding: .2rem .8rem; border-bottom: 1px solid var(--rule); } th:first-child, td:first-child,
 td.text { text-align: left; }
@@ -99,16 +98,16 @@ class _Axis:
         return drawn
 
 
-def _bar(axis: _Axis, span: Span, y: float, look: str) -> str:
+def _bar(axis: _Axis, span: Span, y: float, kind: str) -> str:
     left, right = axis.x(span.begin), axis.x(span.end)
     width = max(1.0, right - left)
     label = f"{span.name}: {_fine(span.seconds)}"
     inside = ""
     if width > 7 * len(span.name):
-        inside = f'<text class="in" x="{left + 4:.1f}" y="{y + 14:.0f}">{escape(span.name)}</text>'
+        inside = f'<text fill="#fff" x="{left + 4:.1f}" y="{y + 14:.0f}">{escape(span.name)}</text>'
     return (
         f'<g><title>{escape(label)}</title><rect x="{left:.1f}" y="{y:.0f}" width="{width:.1f}" '
-        f'height="{ROW - 4}" rx="2" {look}/>{inside}</g>'
+        f'height="{ROW - 4}" rx="2" fill="{_COLOURS[kind]}"/>{inside}</g>'
     )
 
 
@@ -144,7 +143,7 @@ def _sides(axis: _Axis, spans: Sequence[Span], y: float) -> tuple[list[str], flo
         for number, row in enumerate(_lanes(seen)):
             if not number:
                 drawn.append(f'<text x="0" y="{y + 14:.0f}">{side}</text>')
-            drawn += [_bar(axis, span, y, f'class="{side}"') for span in row]
+            drawn += [_bar(axis, span, y, side) for span in row]
             y += ROW
         y += 6
     return drawn, y
@@ -159,7 +158,7 @@ def _blackout(report: Report) -> list[str]:
     for name in PARTS:
         took = report.parts.get(name, 0.0)
         if took:
-            drawn.append(_bar(axis, Span(name, at, took), 0, f'fill="{_COLOURS[name]}"'))
+            drawn.append(_bar(axis, Span(name, at, took), 0, name))
             at += took
     drawn.append('<text x="0" y="14">parts</text>')
     rows, y = _sides(axis, report.spans, y)
@@ -185,7 +184,7 @@ def _whole(report: Report) -> list[str]:
     axis = _Axis(0.0, report.seconds)
     at, drawn = 0.0, ['<text x="0" y="14">phases</text>']
     for name, took in report.phases:
-        drawn.append(_bar(axis, Span(name, at, took), 0, 'class="phase"'))
+        drawn.append(_bar(axis, Span(name, at, took), 0, "phase"))
         at += took
     rows, y = _sides(axis, report.spans, ROW + 8.0)
     if report.blackout and report.frozen_at:
