@@ -239,12 +239,12 @@ class _Checkpoint:
 
     def _ready(self, _: rpc.Notice) -> None:
         """CRIU is warm; the next thing it does is the freeze."""
-        if self.withholding is not None:
-            self.withholding.prepare([self.state.pid, *proc.descendants(self.state.pid)])
         if self.lock is not None:
             self.lock.announce({"pid": self.state.pid, "paused": self.paused})
         if self.wanted.before_freeze is not None:
             self.wanted.before_freeze()
+        if self.withholding is not None:
+            self.withholding.prepare([self.state.pid, *proc.descendants(self.state.pid)])
         self.signals.check(f"{self.state.id} was not touched")
         self.times["begin"] = time.monotonic()
 
