@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 
 from ocimig.files import Fd
-from ocimig.migrate.errors import MemoryMissing
 from ocimig.migrate.lazy import images
 from ocimig.migrate.lazy.handler import PageHandler, Source, held
 from ocimig.migrate.memory import frames, spaces
+from ocimig.migrate.memory.errors import MemoryMissing
 from ocimig.migrate.memory.held import Held
 from ocimig.migrate.memory.runs import PAGE, total
 from ocimig.migrate.wire import Frame, Wire

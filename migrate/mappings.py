@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterable
 
 from ocimig.files import Fd
-from ocimig.migrate.errors import MappingsChanged
+from ocimig.migrate.memory.errors import MappingsChanged
 
 _IGNORED = (b"sd",)  # soft-dirty: set by any write
 _MARK = b"VmFlags: "

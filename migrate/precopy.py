@@ -5,8 +5,9 @@ from dataclasses import replace
 
 from ocimig import jsonio
 from ocimig.migrate import facts, preflight, rounds
-from ocimig.migrate.errors import LinkLost, NeverConverged
+from ocimig.migrate.errors import LinkLost
 from ocimig.migrate.hands import Memory
+from ocimig.migrate.memory.errors import CannotSlowDown, NeverConverged
 from ocimig.migrate.move import Move
 from ocimig.migrate.phases import PRECOPY
 from ocimig.migrate.rounds import RoundStats
@@ -60,6 +61,7 @@ def _reserve(move: Move) -> None:
 def follow(move: Move, memory: Memory) -> None:
     """Memory in rounds, until `rounds.decide` says that it is enough. Raises NeverConverged."""
     history: list[RoundStats] = []
+    policy = move.options.policy
     brake = move.brake = move.hands.brake(move.state, move.entry)
     throttle = 0.0
     began = time.monotonic()
@@ -67,7 +69,7 @@ def follow(move: Move, memory: Memory) -> None:
         with move.progress.span(f"memory, round {len(history) + 1}"):
             history.append(replace(_round(move, memory), throttle=throttle))
         decision = rounds.decide(
-            move.options.policy,
+            policy,
             tuple(history),
             move.predictor.fixed(),
             time.monotonic() - began,
@@ -76,8 +78,12 @@ def follow(move: Move, memory: Memory) -> None:
         )
         move.progress.round(history[-1], decision)
         if decision.action == rounds.THROTTLE:
-            throttle = decision.throttle
-            brake.slow_down(throttle)
+            try:
+                brake.slow_down(decision.throttle)
+                throttle = decision.throttle
+            except CannotSlowDown as error:
+                move.progress.tell("warning", str(error))
+                policy = replace(policy, auto_converge=False, on_timeout=rounds.STOP)
         elif decision.action == rounds.ABORT:
             raise NeverConverged(id=move.id, reason=decision.reason)
         elif decision.action != rounds.ROUND:

@@ -9,7 +9,7 @@ now. So every page is saved by CRIU, or held there and unchanged, or sent while 
 import time
 from collections.abc import Mapping, Sequence
 
-from ocimig.migrate.errors import MemoryGone
+from ocimig.migrate.memory.errors import MemoryGone
 from ocimig.migrate.memory.runs import PAGE, Run, intersect, subtract, total, union
 from ocimig.migrate.memory.sender import PageSender, Sent
 from ocimig.migrate.memory.spaces import is_process

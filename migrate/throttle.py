@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 
 from ocimig import files, jsonio
-from ocimig.migrate.errors import CannotSlowDown
+from ocimig.migrate.memory.errors import CannotSlowDown
 from ocimig.runtime.cgroups import tree
 
 NAME = "throttle"

@@ -12,8 +12,8 @@ from typing import Protocol
 
 from ocimig.criu_images import assemble
 from ocimig.criu_images.withheld import Withheld
-from ocimig.migrate.errors import MemoryUnaccounted
 from ocimig.migrate.mappings import Mappings
+from ocimig.migrate.memory.errors import MemoryUnaccounted
 from ocimig.migrate.memory.runs import PAGE, Run, merge, subtract
 from ocimig.runtime.linux import proc
 

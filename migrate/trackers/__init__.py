@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from ocimig.migrate.errors import NoTracker
+from ocimig.migrate.memory.errors import NoTracker
 from ocimig.migrate.memory.runs import Run
 
 Pause = Callable[[], AbstractContextManager[object]]

@@ -11,8 +11,8 @@ from ocimig.criu_images.errors import CriuFailed
 from ocimig.criu_images.withheld import Withheld
 from ocimig.migrate import checkpoint
 from ocimig.migrate.checkpoint import CheckpointOptions
-from ocimig.migrate.errors import MappingsChanged, MemoryUnaccounted
 from ocimig.migrate.mappings import _Seen
+from ocimig.migrate.memory.errors import MappingsChanged, MemoryUnaccounted
 from ocimig.migrate.memory.runs import PAGE, Run, merge, subtract, total
 from ocimig.migrate.withholding import stack_pages
 from ocimig.runtime.store import Store

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ocimig.migrate import trackers
-from ocimig.migrate.errors import NoTracker
+from ocimig.migrate.memory.errors import NoTracker
 from ocimig.migrate.memory.runs import PAGE, Run, intersect, total
 from ocimig.migrate.trackers import Dirty, Tracker, direct, maps
 from ocimig.runtime.linux import memory

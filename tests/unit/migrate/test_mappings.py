@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from ocimig.migrate import mappings
-from ocimig.migrate.errors import MappingsChanged
 from ocimig.migrate.mappings import Mappings, _Seen
+from ocimig.migrate.memory.errors import MappingsChanged
 
 _SMAPS = b"""\
 10000-20000 rw-p 00000000 00:00 0

@@ -7,7 +7,7 @@ import pytest
 
 from ocimig import jsonio
 from ocimig.migrate import throttle
-from ocimig.migrate.errors import CannotSlowDown
+from ocimig.migrate.memory.errors import CannotSlowDown
 from ocimig.migrate.throttle import Throttle
 from ocimig.runtime.cgroups import tree
 
