@@ -73,4 +73,6 @@ def finish(move: Move) -> Report:
                 leftovers = clean_up(move.store, move.entry, move.hands)
     if leftovers:
         raise SourceLeftovers(id=move.id, target=move.target.host, leftovers="; ".join(leftovers))
-    return move.report("moved", move.entry.migration)
+    report = move.report("moved", move.entry.migration)
+    move.learn(report)
+    return report

@@ -10,7 +10,7 @@ import os
 from contextlib import suppress
 from typing import Any
 
-from ocimig.migrate import commit, freeze, journal, phases, precopy, preflight
+from ocimig.migrate import commit, forecast, freeze, journal, phases, precopy, preflight
 from ocimig.migrate.errors import LinkLost, MigrationUnsettled
 from ocimig.migrate.hands import Source
 from ocimig.migrate.journal import Journal
@@ -18,6 +18,7 @@ from ocimig.migrate.move import MigrateOptions, Move, reach, remote_argv
 from ocimig.migrate.phases import PREFLIGHT
 from ocimig.migrate.progress import Observer, Progress, nobody
 from ocimig.migrate.report import Report
+from ocimig.migrate.rounds import PAGE
 from ocimig.migrate.settling import SILENCE, Connect, roll_back
 from ocimig.migrate.source import RealSource, marked
 from ocimig.migrate.transport import Target, connect
@@ -68,9 +69,7 @@ def _walk(move: Move) -> Report:
         move.wire = move.call()
         _preflight(move)
         if move.options.dry_run:
-            with suppress(LinkLost):
-                move.wire.send("bye")
-            return move.report("possible", "")
+            return _foresee(move)
         move.entry = _begin(move)
         move.closing.enter_context(move.entry.lock())
         try:
@@ -79,6 +78,21 @@ def _walk(move: Move) -> Report:
         except BaseException as error:
             raise move.ended(error) from error
         return commit.finish(move)
+
+
+def _foresee(move: Move) -> Report:
+    """What a migration would be: measured here, calculated from there. Changes nothing."""
+    with suppress(LinkLost):
+        move.wire.send("bye")
+    policy, predictor = move.options.policy, move.predictor
+    rate = move.hands.dirty_rate(move.store, move.id, move.options)
+    foreseen = None
+    if rate is not None:
+        pages = rate.resident // PAGE
+        foreseen = forecast.forecast(
+            policy, pages, rate.writes, predictor.bandwidth, predictor.fixed()
+        )
+    return move.report("possible", "", rate=rate, forecast=foreseen)
 
 
 def _preflight(move: Move) -> None:
@@ -91,6 +105,8 @@ def _preflight(move: Move) -> None:
         "network": move.container["network"],
         "probe_address": True,
     }
+    move.predictor.look(move.hands.pids(move.state))
+    move.predictor.round_trip = move.wire.ping()
     move.wire.send("facts", request)
     move.here = move.hands.host(move.store, {**request, "paths": (), "probe_address": False})
     move.far = move.wire.expect("facts", timeout=SILENCE * 3).header

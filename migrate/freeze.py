@@ -26,7 +26,7 @@ def freeze(move: Move) -> None:
         with progress.span("files and memory once more"):
             move.send_files(2, [])
             if move.memory is not None:
-                move.memory.round()
+                move.foresee(move.memory.round())
         if move.brake is not None:
             move.brake.restore()  # CRIU would wait for the container's share of the processor
         move.entry.write("FREEZE")

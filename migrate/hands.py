@@ -16,6 +16,7 @@ from ocimig.runtime.state import ContainerState
 from ocimig.runtime.store import Store
 
 if TYPE_CHECKING:
+    from ocimig.migrate.dirty_rate import DirtyRate
     from ocimig.migrate.move import MigrateOptions
 
 Spec = dict[str, Any]
@@ -92,6 +93,14 @@ class Source(Protocol):
         self, state: ContainerState, options: "MigrateOptions", streams: Sequence[Wire]
     ) -> Memory | None:
         """Its memory, ready for the first round; None where all of it has to go in the freeze."""
+        ...
+
+    def pids(self, state: ContainerState) -> list[int]:
+        """Its processes on this host."""
+        ...
+
+    def dirty_rate(self, store: Store, id: str, options: "MigrateOptions") -> "DirtyRate | None":
+        """How fast it writes; None where nobody is to look."""
         ...
 
     def close(self) -> None:

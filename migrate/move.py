@@ -12,6 +12,7 @@ from typing import Any
 
 from ocimig.errors import Interrupted, NoSpace, OcimigError
 from ocimig.migrate import attach, phases, preflight, report
+from ocimig.migrate.dirty_rate import DirtyRate
 from ocimig.migrate.errors import (
     FarFailure,
     LinkLost,
@@ -19,13 +20,15 @@ from ocimig.migrate.errors import (
     MigrationInDoubt,
     SourceLeftovers,
 )
+from ocimig.migrate.forecast import Forecast
 from ocimig.migrate.hands import Brake, Memory, Source, Spec
 from ocimig.migrate.interrupts import Interrupts
 from ocimig.migrate.journal import Journal
 from ocimig.migrate.phases import PREFLIGHT
+from ocimig.migrate.predict import Predictor
 from ocimig.migrate.progress import Progress
 from ocimig.migrate.report import Report
-from ocimig.migrate.rounds import RoundPolicy
+from ocimig.migrate.rounds import PAGE, RoundPolicy, RoundStats
 from ocimig.migrate.settling import Connect, roll_back
 from ocimig.migrate.transport import Target
 from ocimig.migrate.wire import Wire
@@ -67,16 +70,6 @@ def remote_argv(options: MigrateOptions) -> list[str]:
     return [*shlex.split(command), *root, "agent"]
 
 
-class Fixed:
-    bandwidth = 0.0
-
-    def fixed(self) -> float:
-        return 0.06
-
-    def overlap(self) -> float:
-        return 0.0
-
-
 class Move:
     """What the parts of one migration share."""
 
@@ -98,7 +91,7 @@ class Move:
         self.hands = hands
         self.connecting = connecting
         self.interrupts = Interrupts()
-        self.predictor = Fixed()
+        self.predictor = Predictor.open(store, target.host)
         self.closing = ExitStack()  # what ends with the migration, whatever its end
         self.state: ContainerState
         self.spec: Spec
@@ -165,6 +158,21 @@ class Move:
             self.hands.send_files(self.wire, tree, path, pids)
         self.bytes[f"files, pass {number}"] = self.wire.sent - before
 
+    def foresee(self, last: RoundStats) -> None:
+        """Say what the blackout will be, with the last round made and everything warm."""
+        decision = self.progress.decision
+        if decision is not None:
+            self.predictor.look(self.hands.pids(self.state))
+            foreseen = self.predictor.predict(last.dirty_pages * PAGE, decision.bandwidth)
+            self.progress.predicted = foreseen.total
+
+    def learn(self, report: Report) -> None:
+        """Keep what it took for the next one."""
+        decision = self.progress.decision
+        self.predictor.learn(
+            report.parts, bandwidth=decision.bandwidth if decision is not None else 0.0
+        )
+
     def ended(self, error: BaseException) -> BaseException:
         """What a failure before the end means for the container, and for the person."""
         entry = self.entry
@@ -195,8 +203,15 @@ class Move:
             code=_code(error),
         )  # fmt: skip
 
-    def report(self, outcome: str, migration: str) -> Report:
-        """Everything that happened, once nothing more does."""
+    def report(
+        self,
+        outcome: str,
+        migration: str,
+        *,
+        rate: DirtyRate | None = None,
+        forecast: Forecast | None = None,
+    ) -> Report:
+        """Everything that happened, once nothing more does; or what would."""
         self.progress.tell("end", outcome)
         return report.build(
             self.progress,
@@ -209,6 +224,8 @@ class Move:
             bytes=self.bytes,
             findings=self.findings,
             notes=[*self.notes, *(self.memory.notes if self.memory is not None else ())],
+            rate=rate,
+            forecast=forecast,
         )
 
 

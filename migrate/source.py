@@ -14,10 +14,12 @@ from ocimig.migrate.hands import Brake, Frozen, Memory, Spec
 from ocimig.migrate.journal import Journal
 from ocimig.migrate.traces import delete, discard, discard_images, disconnect, load
 from ocimig.migrate.wire import Wire
+from ocimig.runtime.linux import proc
 from ocimig.runtime.state import ContainerState
 from ocimig.runtime.store import Store
 
 if TYPE_CHECKING:
+    from ocimig.migrate.dirty_rate import DirtyRate
     from ocimig.migrate.move import MigrateOptions
     from ocimig.migrate.source_memory import SourceMemory
 
@@ -81,6 +83,18 @@ class RealSource:
             opened=rootfs.opened(pids),
         )
 
+    def pids(self, state: ContainerState) -> list[int]:
+        """See Source."""
+        return [state.pid, *proc.descendants(state.pid)]
+
+    def dirty_rate(self, store: Store, id: str, options: "MigrateOptions") -> "DirtyRate | None":
+        """See Source."""
+        from ocimig.migrate import dirty_rate
+
+        if options.tracker == "none":
+            return None
+        return dirty_rate.measure(store, id, prefer=options.tracker)
+
     def close(self) -> None:
         """See Source."""
         for watch in self._watches.values():
@@ -91,11 +105,11 @@ class RealSource:
         self, state: ContainerState, options: "MigrateOptions", streams: Sequence[Wire]
     ) -> Memory | None:
         """See Source."""
-        from ocimig.migrate import trackers
+        from ocimig.migrate import dirty_rate, trackers
         from ocimig.migrate.memory.sender import PageSender
         from ocimig.migrate.source_memory import SourceMemory
 
-        tracker = trackers.choose(options.tracker)
+        tracker = trackers.choose(options.tracker, pause=lambda: dirty_rate.paused(state))
         sender = PageSender(streams, compress=options.compress, limit=options.policy.max_bandwidth)
         last = PageSender(streams[:1], compress=options.compress)
         return SourceMemory(state.pid, tracker, sender, last)

@@ -126,6 +126,13 @@ class FakeSource:
         """See Source."""
         return None
 
+    def pids(self, state: ContainerState) -> list[int]:
+        """See Source."""
+        return []
+
+    def dirty_rate(self, store: Store, id: str, options: MigrateOptions) -> None:
+        """See Source."""
+
     def close(self) -> None:
         """See Source."""
 
