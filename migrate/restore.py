@@ -285,6 +285,7 @@ class Restoration:
         if self.wanted.pid_file:
             files.write_atomic(self.wanted.pid_file, str(notice.pid).encode(), 0o644, sync=False)
         if self.wanted.page_handler is not None:
+            self.wanted.page_handler.mark(self.store.path(self.id))
             self.wanted.page_handler.fill()
         if self._on_restored is not None:
             self._on_restored(notice.pid)

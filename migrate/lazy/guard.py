@@ -18,7 +18,7 @@ from typing import Any
 from ocimig import log
 from ocimig.files import Fd
 from ocimig.migrate.lazy import channel as channels
-from ocimig.migrate.lazy import events, server
+from ocimig.migrate.lazy import events, mark, server
 from ocimig.migrate.lazy.channel import Channel
 from ocimig.migrate.lazy.pieces import Piece
 from ocimig.migrate.memory.runs import Run
@@ -69,10 +69,12 @@ class Guard:
         self._sources: dict[int, list[Source]] = {}
         self._hot: dict[int, list[Run]] = {}
         self._filling = False
+        self._mark = -1
         self._lock = threading.Lock()
         self._channel: Channel | None = None
         self._over = False
-        self._stop, self._stopper = os.pipe()
+        self._served = False  # until then CRIU is not let in: unknown pages are zeros
+        self._waken, self._waker = os.pipe()
         self._fork()
         self._thread = threading.Thread(target=self._watch, name="page guard", daemon=True)
         self._thread.start()
@@ -89,6 +91,15 @@ class Guard:
                 kept = [Source(os.dup(each.fd), each.pieces, each.punch) for each in sources]
                 self._sources[pid] = kept
                 self._tell_space(pid)
+            self._served = True
+        os.write(self._waker, b"w")
+
+    def mark(self, directory: str) -> None:
+        """Say in the container's state directory that it is being filled."""
+        with self._lock:
+            if self._mark < 0:
+                self._mark = mark.take(directory)
+                self._tell({"do": "mark"}, [self._mark])
 
     def fill(self) -> None:
         """Everything is restored: fill ahead of the faults, hot runs first."""
@@ -98,9 +109,9 @@ class Guard:
 
     def close(self) -> None:
         """End the handler. Whoever still waits for a page gets zeros: nobody may."""
-        os.write(self._stopper, b"x")
+        os.write(self._waker, b"x")
         self._thread.join()
-        for fd in (self._stop, self._stopper):
+        for fd in (self._waken, self._waker):
             os.close(fd)
 
     # -- the handler ----------------------------------------------------------------------------------
@@ -144,14 +155,16 @@ class Guard:
         """Another handler in the place of one that died."""
         self.outcome.restarts += 1
         log.warning("the page handler died; another takes over")
-        self._fork()
         with self._lock:
+            self._fork()
             for pid in self._sources:
                 self._tell_space(pid)
             for serial, task in self.tasks.items():
                 fds = [task.uffd] if task.uffd >= 0 else []
                 self._tell({"do": "task", "serial": serial, "pid": task.pid}, fds)
             self._tell({"do": "resume"})
+            if self._mark >= 0:
+                self._tell({"do": "mark"}, [self._mark])
             if self._filling:
                 self._tell({"do": "fill"})
 
@@ -163,19 +176,21 @@ class Guard:
                 self._wait()
         except Exception as error:  # noqa: BLE001  whatever it was: the memory is not safe any more
             self._lose(f"{type(error).__name__}: {error}")
-        self._clear()
-        self.outcome.ended.set()
+        self._end()
+        for each in (self._listener, self._criu):
+            if each is not None:
+                each.close()
 
     def _wait(self) -> None:
         poller = select.poll()
-        assert self._channel is not None
-        for each in (self._stop, self._channel, self._listener, self._criu):
+        listener = self._listener if self._served else None
+        for each in (self._waken, self._channel, listener, self._criu):
             if each is not None:
                 poller.register(each, select.POLLIN)
         ready = {fd for fd, _ in poller.poll()}
-        if self._stop in ready:
-            self._over = True
-        elif self._channel.fileno() in ready:
+        if self._waken in ready:
+            self._over = b"x" in os.read(self._waken, 64)
+        elif self._channel is not None and self._channel.fileno() in ready:
             self._hear()
         elif self._criu is not None and self._criu.fileno() in ready:
             self._receive_task()
@@ -191,6 +206,7 @@ class Guard:
         if len(word) < _PID.size or _PID.unpack(word)[0] == _FINISHED:
             self._criu.close()
             self._criu = None
+            self._over = self.outcome.ended.is_set()
             return
         (pid,) = _PID.unpack(word)
         if pid < 0:
@@ -223,7 +239,9 @@ class Guard:
             self.outcome.bytes += int(document["bytes"])
             self.outcome.faults += int(document["faults"])
             self.outcome.forks += int(document["forks"])
-            self._over = True
+            self._end()
+            # CRIU has a word to say when it is done, and takes a closed connection for a failure.
+            self._over = self._criu is None
         else:
             log.warning(f"page handler: {document['reason']}")
 
@@ -258,22 +276,24 @@ class Guard:
             os.close(task.uffd)
             task.uffd = -1
 
-    def _clear(self) -> None:
-        if self._channel is not None:
-            self._channel.close()
-        if self.pid:
-            pid, self.pid = self.pid, 0
-            if not self._filled_by_itself(pid):
-                os.kill(pid, 9)
+    def _end(self) -> None:
+        """Give back everything but CRIU's connection, once."""
+        if self.outcome.ended.is_set():
+            return
+        with self._lock:
+            if self._channel is not None:
+                self._channel.close()
+                self._channel = None
+            if self.pid:
+                pid, self.pid = self.pid, 0
+                os.kill(pid, 9)  # our child, not yet waited for; it ends by itself when all is done
                 os.waitpid(pid, 0)
-        for serial in self.tasks:
-            self._forget(serial)
-        for each in (self._listener, self._criu):
-            if each is not None:
-                each.close()
-        for sources in self._sources.values():
-            for source in sources:
-                os.close(source.fd)
-
-    def _filled_by_itself(self, pid: int) -> bool:
-        return bool(os.waitpid(pid, os.WNOHANG)[0])
+            for serial in self.tasks:
+                self._forget(serial)
+            fds = [source.fd for sources in self._sources.values() for source in sources]
+            for fd in [*fds, self._mark]:
+                if fd >= 0:
+                    os.close(fd)
+            self._sources.clear()
+            self._mark = -1
+        self.outcome.ended.set()

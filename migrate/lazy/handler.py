@@ -45,6 +45,10 @@ class PageHandler:
         """Where the lazy pages of each process lie, by its pid in the container; `hot` come first."""
         self._guard.serve(spaces, hot or {})
 
+    def mark(self, directory: str) -> None:
+        """Say in the container's state directory, until it is filled, that it is not (see mark.py)."""
+        self._guard.mark(directory)
+
     def fill(self) -> None:
         """Begin to fill ahead of the faults.
 

@@ -4,6 +4,7 @@
     space {pid, files, punch} table file…  →            where the pages of one address space lie
     task {serial, pid} uffd                →            one restored task; faults are answered from now on
     hot {pid} table                        →            hot pages of a space, most urgent first
+    mark {} lock                           →            held open until the end (mark.py)
     fill {}                                →            everything is restored: fill ahead of the faults
     resume {}                              →            after a restart: replay the record of events
                                            ← fork {serial, parent, pid} uffd
@@ -52,6 +53,7 @@ class Server:
         self.faults = 0
         self.forks = 0
         self._short = False
+        self._mark: list[int] = []  # held open until the end
         self._epoll = select.epoll()
         self._epoll.register(channel, select.EPOLLIN)
         self._turns: deque[int] = deque()
@@ -85,9 +87,12 @@ class Server:
 
     def _obey(self) -> None:
         message = self.channel.receive()
-        if message is None:  # the guard has ended: what was begun is finished without one
+        if message is None:
+            # The guard has ended: what was begun is finished without one. Where it had not got so far,
+            # CRIU has ended too, and so do the tasks.
             self._epoll.unregister(self.channel)
             self.guarded = False
+            self.filling = True
             return
         document, fds = message
         do = document["do"]
@@ -101,10 +106,12 @@ class Server:
             with Fd(fds[0]) as table:
                 runs = [(piece.start, piece.end) for piece in channels.from_table(table)]
             self.hot[int(document["pid"])] = runs
-        else:
+        elif do == "fill":
             for task in self.tasks.values():
                 task.hot.extend(self.hot.get(task.pid, ()))
             self.filling = True
+        elif do == "mark":
+            self._mark = fds
 
     def _add_space(self, document: dict[str, Any], fds: list[int]) -> None:
         with Fd(fds[0]) as table:
