@@ -11,9 +11,10 @@ import re
 import struct
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from ocimig import jsonio
 from ocimig.errors import OcimigError
@@ -28,7 +29,8 @@ from ocimig.migrate.errors import (
     NotOurProtocol,
     WireVersion,
 )
-from ocimig.migrate.transport import Channel
+from ocimig.migrate.noise import last_line, readable, shortened
+from ocimig.migrate.transport import Channel, Filling
 
 MAGIC = b"\x89OCIMIG\n"
 VERSION = 1  # what this side speaks best
@@ -41,10 +43,11 @@ _GREETING = struct.Struct("!8sHHI")
 _PREFIX = struct.Struct("!BBHII")
 _KIND = re.compile(r"[a-z][a-z0-9-]{0,31}")
 _CHUNK = 1 << 18  # one read from the channel
+_AHEAD = 1 << 12  # the same where payloads are lent: what came with the head is copied once more
 _FLUSH = 1 << 18  # small frames are gathered up to this size
-_QUOTE = 300  # characters of noise that an error shows
 _NOT_FOUND = (126, 127)  # a shell's statuses for a program it cannot start
 
+_Got = TypeVar("_Got", bytes, int)
 ERROR = "error"
 PING = "ping"
 PONG = "pong"
@@ -58,6 +61,7 @@ class Frame:
     kind: str
     header: dict[str, Any] = field(default_factory=dict)
     payload: bytes = b""
+    lent: memoryview | None = None  # the payload instead, of kinds in Wire.lent
 
 
 class Wire:
@@ -72,6 +76,11 @@ class Wire:
         self.sent = 0
         self.received = 0
         self._program = program
+        self.lent: set[str] = (
+            set()
+        )  # kinds whose payload lies where the next receive() writes again
+        self._shelf = bytearray()
+        self._filling = channel if isinstance(channel, Filling) else None
         self._in = bytearray()
         self._out = bytearray()
         self._sending = threading.Lock()
@@ -89,7 +98,7 @@ class Wire:
             self._write(_GREETING.pack(MAGIC, VERSION, OLDEST, 0), timeout)
         end = None if timeout is None else time.monotonic() + timeout
         start = self._find_greeting(end)
-        self.noise = _readable(self._in[:start])
+        self.noise = readable(self._in[:start])
         del self._in[:start]
         while len(self._in) < _GREETING.size:
             self._more(end, "the greeting ends early")
@@ -120,7 +129,7 @@ class Wire:
             status = self.channel.wait(2.0)
         except TimeoutError:
             return self._stranger("it closed its output")
-        said = _last_line(self.channel.stderr_tail())
+        said = last_line(self.channel.stderr_tail())
         missing = "command not found" in said.lower() or "unknown command" in said.lower()
         if status in _NOT_FOUND or missing:
             reason = said or f"its shell answers with status {status}"
@@ -129,13 +138,13 @@ class Wire:
 
     def _stranger(self, what: str) -> NotOurProtocol:
         """An error that quotes whatever the far side said instead of a greeting."""
-        noise = _readable(self._in)
-        said = _last_line(self.channel.stderr_tail())
+        noise = readable(self._in)
+        said = last_line(self.channel.stderr_tail())
         reason = what
         if noise:
-            reason += f", after printing {_shortened(noise)!r}"
+            reason += f", after printing {shortened(noise)!r}"
         if said:
-            reason += f", stderr {_shortened(said)!r}"
+            reason += f", stderr {shortened(said)!r}"
         return NotOurProtocol(host=self.host, reason=reason)
 
     # ---- sending
@@ -257,8 +266,10 @@ class Wire:
             self._more(end, "it ended in the middle of a frame")
         kind = bytes(self._in[_PREFIX.size : start])
         header = self._header(kind, bytes(self._in[start : start + header_size]))
-        payload = self._payload(start + header_size, payload_size, end)
-        return self._sorted_out(Frame(kind.decode(), header, payload))
+        name, at = kind.decode(), start + header_size
+        if name in self.lent:
+            return self._sorted_out(Frame(name, header, lent=self._lend(at, payload_size, end)))
+        return self._sorted_out(Frame(name, header, self._payload(at, payload_size, end)))
 
     def _header(self, kind: bytes, raw: bytes) -> dict[str, Any]:
         if not _KIND.fullmatch(kind.decode("latin-1")):
@@ -289,6 +300,18 @@ class Wire:
             missing -= len(parts[-1])
         return b"".join(parts)
 
+    def _lend(self, start: int, size: int, end: float | None) -> memoryview:
+        """The payload, read to where the last one lay: memory that is warm, and nobody's to free."""
+        if size > len(self._shelf):
+            self._shelf = bytearray(MAX_PAYLOAD)
+        view = memoryview(self._shelf)[:size]
+        filled = min(size, len(self._in) - start)
+        view[:filled] = self._in[start : start + filled]
+        del self._in[: start + filled]
+        while filled < size:
+            filled += self._read_into(view[filled:], end, "it ended in the middle of a frame")
+        return view
+
     def _sorted_out(self, frame: Frame) -> Frame | None:
         if frame.kind == ALIVE:
             return None
@@ -311,22 +334,36 @@ class Wire:
         )
 
     def _more(self, end: float | None, what: str) -> None:
-        self._in += self._read(_CHUNK, end, what)
+        self._in += self._read(_AHEAD if self.lent else _CHUNK, end, what)
 
     def _read(self, size: int, end: float | None, what: str) -> bytes:
-        before = time.monotonic()
-        try:
-            data = self.channel.read(size, _left(end))
-        except TimeoutError:
-            raise self._silent(time.monotonic() - before, "no frame came") from None
-        if not data:
-            raise self._ended(what)
+        data = self._wait(lambda left: self.channel.read(size, left), end, what)
         self.received += len(data)
         return data
 
+    def _read_into(self, view: memoryview, end: float | None, what: str) -> int:
+        if (filling := self._filling) is None:
+            data = self._read(min(len(view), 1 << 20), end, what)
+            view[: len(data)] = data
+            return len(data)
+        count = self._wait(lambda left: filling.read_into(view, left), end, what)
+        self.received += count
+        return count
+
+    def _wait(self, read: Callable[[float | None], _Got], end: float | None, what: str) -> _Got:
+        """What was read, in time and before the end of the stream; else an error that says which."""
+        before = time.monotonic()
+        try:
+            got = read(_left(end))
+        except TimeoutError:
+            raise self._silent(time.monotonic() - before, "no frame came") from None
+        if not got:
+            raise self._ended(what)
+        return got
+
     def _ended(self, what: str) -> LinkLost:
-        said = _last_line(self.channel.stderr_tail())
-        return LinkLost(host=self.host, reason=f"{what} ({_shortened(said)})" if said else what)
+        said = last_line(self.channel.stderr_tail())
+        return LinkLost(host=self.host, reason=f"{what} ({shortened(said)})" if said else what)
 
     def _silent(self, seconds: float | None, reason: str) -> FarSideSilent:
         return FarSideSilent(host=self.host, seconds=f"{seconds or 0:.0f}", reason=reason)
@@ -361,15 +398,3 @@ def _head(kind: str, header: dict[str, Any] | None, payload: int) -> bytes:
 
 def _left(end: float | None) -> float | None:
     return None if end is None else max(0.0, end - time.monotonic())
-
-
-def _readable(noise: bytes | bytearray) -> str:
-    return bytes(noise).decode(errors="replace").strip()
-
-
-def _last_line(text: str) -> str:
-    return text.strip().rpartition("\n")[2].strip()
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= _QUOTE else text[:_QUOTE] + "…"

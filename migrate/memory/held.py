@@ -76,7 +76,9 @@ class Held:
         """
         try:
             if frame.kind == frames.PAGES:
-                self._take(frames.read(frame.header, frame.payload))
+                self._take(
+                    frames.read(frame.header, frame.payload if frame.lent is None else frame.lent)
+                )
                 return None
             if frame.kind == frames.ASK:
                 return frames.number(frame.header, "seq", 1 << 62)
@@ -92,7 +94,8 @@ class Held:
         return None
 
     def hear(self, wire: Wire, frame: Frame) -> None:
-        """take(), with the answer where one is due."""
+        """take(), with the answer where one is due. Payloads that follow come without a copy."""
+        wire.lent.add(frames.PAGES)
         seq = self.take(frame)
         if seq is not None:
             wire.send(frames.TAKEN, {"seq": seq})

@@ -342,3 +342,30 @@ def test_nobody_reading_is_silence(wires: tuple[Wire, Wire]) -> None:
     here, _ = wires
     with pytest.raises(FarSideSilent, match="no more data"):
         here.send("data", None, bytes(MAX_PAYLOAD), timeout=0.1)
+
+
+@pytest.mark.parametrize("filling", [True, False])
+def test_lent_payloads_lie_where_the_next_one_will(
+    wires: tuple[Wire, Wire], monkeypatch: pytest.MonkeyPatch, filling: bool
+) -> None:
+    """Small and large ones, in a buffer of the wire's own; other kinds beside them are as ever."""
+    here, there = wires
+    if not filling:
+        monkeypatch.setattr(there, "_filling", None)
+    there.lent.add("bulk")
+    payloads = [b"", b"small", bytes(range(256)) * 4096, b"x" * MAX_PAYLOAD, b"y" * 5000]
+
+    def send() -> None:
+        for payload in payloads:
+            here.send("bulk", {"size": len(payload)}, payload)
+            here.send("plain", None, payload)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    for payload in payloads:
+        frame = there.receive(10)
+        assert (frame.header, frame.payload) == ({"size": len(payload)}, b"")
+        assert frame.lent == payload
+        assert there.receive(10) == Frame("plain", {}, payload)
+    thread.join()
+    assert there.received == here.sent
