@@ -36,6 +36,7 @@ SAVED_DEVICES = {1, 4, 5, *range(136, 144), 188, 204, 229}  # memory and termina
 DEVICES = {(10, 229): "fuse", (10, 232): "virtual machine", (10, 200): "tun"}
 GRAPHICS = {195, 226, 236, 237, 511}
 PIDFD_THREAD = os.O_EXCL
+_SOCK_DGRAM = 2
 _TABLES = {"TCP": "tcp", "TCPv6": "tcp6"}
 KERNELS_OWN = ("/dev/zero", "/SYSV", "/memfd:", "/[aio]", "/anon_hugepage", "/[")
 
@@ -43,10 +44,11 @@ KERNELS_OWN = ("/dev/zero", "/SYSV", "/memfd:", "/[aio]", "/anon_hugepage", "/["
 class Opened:
     """What the processes have open, looked at once each. `blind` are the file systems without handles."""
 
-    def __init__(self, init: int, blind: set[tuple[int, int]]) -> None:
+    def __init__(self, init: int, blind: set[tuple[int, int]], overlay: bool = False) -> None:
         self.init = init
         self.blind = blind
-        self.locks = bool(files.read("/proc/locks"))
+        self.locked = _locked_inodes()
+        self.overlay = overlay  # there stat(2) may tell another inode than /proc/locks
         self.sockets: dict[int, tuple[int, int]] = {}  # inode -> process, descriptor
         self.unix: set[int] = set()
         self.protocols: set[str] = set()
@@ -112,7 +114,8 @@ class Opened:
         ):
             self.held_namespaces.append({"kind": "foreign namespace", **thing})
             return
-        if self.locks and b"\nlock:" in _info(thing["pid"], thing["fd"]):
+        locked = there.st_ino in self.locked or (self.overlay and self.locked)
+        if locked and b"\nlock:" in _info(thing["pid"], thing["fd"]):
             yield from self._once({"kind": "file lock", **thing}, there)
         if name.endswith(" (deleted)") and not name.startswith(KERNELS_OWN):
             if there.st_nlink == 0:
@@ -146,13 +149,13 @@ class Opened:
 
     def ends(self, networks: Iterable[int]) -> Iterator[Thing]:
         """Sockets whose other end is outside, or in which something waits that would be lost."""
-        known: dict[int, unix_diag.UnixSocket] = {}
-        waiting: set[int] = set()
-        for pid in networks:
-            for each in _unix_sockets(pid):
-                known[each.inode] = each
-                if each.inode in self.unix:
-                    waiting.update(each.waiting)
+        if self.unix:
+            yield from self._outside([each for pid in networks for each in _unix_sockets(pid)])
+        yield from self._queues()
+
+    def _outside(self, sockets: list[unix_diag.UnixSocket]) -> Iterator[Thing]:
+        known = {each.inode: each for each in sockets}
+        waiting = {inode for each in sockets if each.inode in self.unix for inode in each.waiting}
         for inode in sorted(self.unix):
             pid, fd = self.sockets[inode]
             thing: Thing = {"pid": pid, "fd": fd, "name": f"socket:[{inode}]"}
@@ -160,9 +163,8 @@ class Opened:
             if there is None:
                 yield {"kind": "foreign socket", **thing}
             elif there.peer and there.peer not in self.unix and there.peer not in waiting:
-                same = there.type == 2 and there.peer in known  # SOCK_DGRAM
+                same = there.type == _SOCK_DGRAM and there.peer in known
                 yield {"kind": "unix datagrams" if same else "unix socket", **thing}
-        yield from self._queues()
 
     def _queues(self) -> Iterator[Thing]:
         for name in _TABLES.keys() & self.protocols:
@@ -253,3 +255,13 @@ def _unix_sockets(pid: int) -> list[unix_diag.UnixSocket]:
         return unix_diag.sockets(namespace)
     finally:
         os.close(namespace)
+
+
+def _locked_inodes() -> set[int]:
+    """The last number of `1: POSIX ADVISORY WRITE 123 fd:01:4711 0 EOF`."""
+    found: set[int] = set()
+    for line in files.read("/proc/locks").splitlines():
+        found.update(
+            int(word.rpartition(b":")[2]) for word in line.split() if word.count(b":") == 2
+        )
+    return found

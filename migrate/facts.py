@@ -222,7 +222,7 @@ def container(state: ContainerState, spec: Mapping[str, Any]) -> dict[str, Any]:
         "bundle": state.bundle,
         "rootfs": state.rootfs,
         "processes": len(pids),
-        "memory": sum(_resident(pid) for pid in pids),
+        "memory": _memory_of(state, pids),
         "network": dict(state.network) if state.network else None,
         "own_network": _own_network(spec),
         "annotations": dict(state.annotations),
@@ -277,10 +277,27 @@ def bind_sources(spec: Mapping[str, Any], bundle: str) -> list[str]:
     return found
 
 
-def _resident(pid: int) -> int:
+def _memory_of(state: ContainerState, pids: Sequence[int]) -> int:
+    """Bytes that have to be somewhere over there: private memory of each process, in RAM or swapped out,
+    and once what they share, with the files of tmpfs mounts."""
+    from ocimig.runtime.cgroups import stats
+
+    sizes = [_sizes(pid) for pid in pids]
+    shared = max((size["RssShmem"] for size in sizes), default=0)
+    for controller in ("memory", "unified"):
+        if path := state.cgroups.get(controller):
+            found = stats.table(os.path.join(path, "memory.stat"))
+            shared = max(shared, found.get("total_shmem", found.get("shmem", 0)))
+    return shared + sum(size["RssAnon"] + size["VmSwap"] for size in sizes)
+
+
+def _sizes(pid: int) -> dict[str, int]:
     fields = proc.status(pid) or {}
-    words = [fields.get(name, "0").split() for name in ("RssAnon", "RssShmem")]
-    return sum(int(word[0]) * 1024 for word in words if word and word[0].isdigit())
+    sizes = {}
+    for name in ("RssAnon", "RssShmem", "VmSwap"):
+        words = fields.get(name, "0").split()
+        sizes[name] = int(words[0]) * 1024 if words and words[0].isdigit() else 0
+    return sizes
 
 
 def connections(pids: Sequence[int]) -> int:
