@@ -2,14 +2,15 @@
 
     tracker = choose()
     tracker.look({4711: 1})                 # everything that is there, once; then what was written since
-    tracker.look({4711: 1}, final=True)     # with every process stopped: writes again what nobody followed
+    tracker.sent("p1", runs, data)          # what was read of it for the other side
+    tracker.look({4711: 1}, final=True)     # with every process stopped
     tracker.close()                         # after the commit or the abort, outside the freeze
 
 Three ways, best first: `userfault` (exact, cheap), `softdirty` (exact, but needs the processes paused for
 a moment at each look), `content` (digests of everything at each look; works anywhere).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -47,6 +48,13 @@ class Tracker(Protocol):
         followed from here on. What is reported must be read after this returns. `final` is for
         processes that all stand still (frozen, or stopped by CRIU): nothing in them is touched, and
         another look, final or not, reports the same again.
+        """
+        ...
+
+    def sent(self, space: str, runs: Sequence[Run], data: memoryview) -> None:
+        """These runs were read, one behind the other, for the other side. From any thread.
+
+        Who follows by content learns from this alone what the other side has; the others need it not.
         """
         ...
 

@@ -1,11 +1,12 @@
-"""Writes found by digests: every page is read and compared with what it was. Works anywhere; costs CPU.
+"""Writes found by digests: every page is read and compared with what was sent. Works anywhere; costs CPU.
 
-One look reads everything, about 1 GiB a second. A digest is BLAKE3's first 16 bytes. A page that
-changes between the look and its sending is found by the next look: its digest is of before.
+One look reads everything, about 1 GiB a second. A digest is BLAKE3's first 16 bytes, of the bytes that
+were sent, which the sender shows us: that a page is as it was at the last look would not mean that it is
+as the other side has it.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from blake3 import blake3
 
@@ -16,16 +17,28 @@ from ocimig.runtime.linux import memory, proc
 
 DIGEST = 16
 _PIECE = 256  # pages read at once
+_SPAN = _PIECE * PAGE
 
 
 class _Space:
-    """The digests of one process."""
+    """What of one process was sent."""
 
-    __slots__ = ("digests", "start_time")
+    __slots__ = ("digests", "name", "start_time")
 
-    def __init__(self, start_time: int) -> None:
+    def __init__(self, name: str, start_time: int) -> None:
+        self.name = name
         self.start_time = start_time
         self.digests: dict[int, bytearray] = {}  # start of a piece -> digests of its pages
+
+    def take(self, run: Run, data: memoryview) -> None:
+        """Remember what was sent of a run."""
+        start, end = run
+        for at in range(start, end, PAGE):
+            piece = at - at % _SPAN
+            digests = self.digests.setdefault(piece, bytearray(_PIECE * DIGEST))
+            place = (at - piece) // PAGE * DIGEST
+            page = data[at - start : at - start + PAGE]
+            digests[place : place + DIGEST] = blake3(page).digest(DIGEST)
 
 
 class Content:
@@ -36,20 +49,37 @@ class Content:
     def __init__(self) -> None:
         self.notes: list[str] = []
         self._spaces: dict[int, _Space] = {}
-        self._buffer = bytearray(_PIECE * PAGE)
+        self._names: dict[str, _Space] = {}
+        self._buffer = bytearray(_SPAN)
         self._address = memory.address(self._buffer)
         self._entries = False
 
     def look(self, tasks: Mapping[int, int], *, final: bool = False) -> list[Dirty]:
         """See Tracker."""
         for pid in set(self._spaces) - set(tasks):
-            del self._spaces[pid]
+            self._forget(pid)
         looks = (self._look_at(pid, inside, final=final) for pid, inside in tasks.items())
         return [dirty for dirty in looks if dirty is not None]
+
+    def sent(self, space: str, runs: Sequence[Run], data: memoryview) -> None:
+        """See Tracker."""
+        known = self._names.get(space)
+        if known is None:
+            return
+        at = 0
+        for start, end in runs:
+            known.take((start, end), data[at : at + end - start])
+            at += end - start
 
     def close(self) -> None:
         """See Tracker."""
         self._spaces.clear()
+        self._names.clear()
+
+    def _forget(self, pid: int) -> None:
+        known = self._spaces.pop(pid)
+        if self._names.get(known.name) is known:
+            del self._names[known.name]
 
     def _look_at(self, pid: int, inside: int, *, final: bool) -> Dirty | None:
         stat, mapped, fd = proc.stat(pid), maps.read(pid), maps.open_pagemap(pid)
@@ -59,9 +89,9 @@ class Content:
             known = self._spaces.get(pid)
             fresh = known is None or known.start_time != stat.start_time
             if known is None or fresh:
-                known = _Space(stat.start_time)
+                known = _Space(of_process(inside), stat.start_time)
                 if not final:
-                    self._spaces[pid] = known
+                    self._spaces[pid] = self._names[known.name] = known
             populated = self._populated(fd, mapped.eligible)
         finally:
             if fd is not None:
@@ -69,7 +99,7 @@ class Content:
         if final and fresh:
             changed = populated
         else:
-            changed = self._compare(pid, known, populated, keep=not final)
+            changed = self._compare(pid, known, populated)
         return Dirty(of_process(inside), pid, changed, mapped.eligible, fresh)
 
     def _populated(self, fd: int, mappings: list[Run]) -> list[Run]:
@@ -80,27 +110,23 @@ class Content:
                 self._entries = True
         return maps.there_by_entries(fd, mappings)
 
-    def _compare(self, pid: int, known: _Space, populated: list[Run], *, keep: bool) -> list[Run]:
+    def _compare(self, pid: int, known: _Space, populated: list[Run]) -> list[Run]:
         changed: list[Run] = []
-        span = _PIECE * PAGE
-        after: dict[int, bytearray] = {}
-        for run_start, run_end in populated:
-            start = run_start
-            while start < run_end:
-                piece = start - start % span
-                end = min(run_end, piece + span)
-                old = known.digests.get(piece) or bytes(_PIECE * DIGEST)
-                new = after.setdefault(piece, bytearray(_PIECE * DIGEST))
-                changed += self._digest(pid, (start, end), piece, old, new)
+        for first, last in populated:
+            start = first
+            while start < last:
+                piece = start - start % _SPAN
+                end = min(last, piece + _SPAN)
+                digests = known.digests.get(piece)
+                if digests is None:
+                    changed.append((start, end))
+                else:
+                    changed += self._differing(pid, (start, end), piece, digests)
                 start = end
-        if keep:
-            known.digests = after
         return merge(changed)
 
-    def _digest(
-        self, pid: int, run: Run, piece: int, old: bytes | bytearray, new: bytearray
-    ) -> list[Run]:
-        """The changed pages of a run within one piece; their digests go to `new`."""
+    def _differing(self, pid: int, run: Run, piece: int, digests: bytearray) -> list[Run]:
+        """The pages of a run within one piece that are not as they were sent."""
         try:
             got = memory.process_vm_readv(pid, self._address, [run])
         except OSError:  # it went meanwhile, or may not be read: the sender will find the same
@@ -111,8 +137,7 @@ class Content:
             address = run[0] + at
             place = (address - piece) // PAGE * DIGEST
             digest = blake3(view[at : at + PAGE]).digest(DIGEST)
-            new[place : place + DIGEST] = digest
-            if old[place : place + DIGEST] != digest:
+            if digests[place : place + DIGEST] != digest:
                 changed.append((address, address + PAGE))
         if got < run[1] - run[0]:
             changed.append((run[0] + got - got % PAGE, run[1]))

@@ -6,7 +6,7 @@ are paused for each look (30 ms for each GiB or so).
 
 import mmap
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ocimig.migrate.memory.runs import PAGE, Run
 from ocimig.migrate.memory.spaces import of_process
@@ -57,6 +57,9 @@ class SoftDirty:
             with self._pause():
                 found = [self._look_at(pid, inside, final=False) for pid, inside in tasks.items()]
         return [dirty for dirty in found if dirty is not None]
+
+    def sent(self, space: str, runs: Sequence[Run], data: memoryview) -> None:
+        """See Tracker."""
 
     def close(self) -> None:
         """See Tracker."""

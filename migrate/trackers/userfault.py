@@ -11,7 +11,7 @@ A mapping that is not registered is new, moved, or of a new program: everything 
 import errno
 import mmap
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ocimig.migrate.memory.runs import PAGE, Run, intersect, merge, subtract, union
 from ocimig.migrate.memory.spaces import of_process
@@ -107,6 +107,10 @@ class Userfault:
         done = {dirty.pid for dirty in found}
         others = {pid: inside for pid, inside in tasks.items() if pid not in done}
         return found + self._others.look(others, final=final)
+
+    def sent(self, space: str, runs: Sequence[Run], data: memoryview) -> None:
+        """See Tracker."""
+        self._others.sent(space, runs, data)
 
     def close(self) -> None:
         """See Tracker."""

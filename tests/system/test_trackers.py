@@ -42,20 +42,30 @@ class Follower:
         self.held: dict[int, bytes] = {}
         self.tracker: Tracker = choose(name, target)
 
-    def look(self, *, final: bool = False) -> Dirty:
+    def look(self, *, final: bool = False, fetch: bool = True) -> Dirty:
         """One look; what it reports is fetched."""
         (dirty,) = self.tracker.look({self.target.pid: 7}, final=final)
         assert (dirty.space, dirty.pid) == ("p7", self.target.pid)
         if dirty.fresh:
             self.held.clear()
-        self.held |= content(self.target.pid, dirty.runs)
+        if fetch:
+            self.fetch(dirty)
         return dirty
+
+    def fetch(self, dirty: Dirty, *, sent: bool = True) -> None:
+        """What the sender does."""
+        came = content(dirty.pid, dirty.runs)
+        if dirty.pid == self.target.pid:
+            self.held |= came
+        for page, data in came.items() if sent else ():
+            self.tracker.sent(dirty.space, [(page, page + PAGE)], memoryview(data))
 
     def check(self) -> None:
         """Stop the process as a freeze would, look for the last time, and compare every page."""
         os.kill(self.target.pid, signal.SIGSTOP)
         os.waitpid(self.target.pid, os.WUNTRACED)
-        dirty = self.look(final=True)
+        dirty = self.look(final=True, fetch=False)
+        self.fetch(dirty, sent=False)
         fd = maps.open_pagemap(self.target.pid)
         assert fd is not None
         real = content(self.target.pid, maps.there(fd, dirty.mappings))
@@ -129,10 +139,21 @@ def test_what_is_written_is_reported_once(follower: Follower) -> None:
     assert of(follower.look(), address) == []
     follower.target.do("write", address + 3 * PAGE, 2)
     for final in (True, True, False):
-        dirty = follower.look(final=final)
+        dirty = follower.look(final=final, fetch=not final)
         assert not dirty.fresh
         assert of(dirty, address) == [3, 4]
     assert of(follower.look(final=True), address) == []
+    follower.check()
+
+
+def test_a_page_that_is_as_it_was_may_have_been_sent_otherwise(follower: Follower) -> None:
+    """Written after the look, sent, and written back: the other side has what it was in between."""
+    address = follower.target.map(16)
+    dirty = follower.look(fetch=False)
+    follower.target.do("write", address, 1)
+    follower.fetch(dirty)
+    for _ in range(255):  # of a byte
+        follower.target.do("write", address, 1)
     follower.check()
 
 
@@ -164,7 +185,8 @@ def test_memory_that_comes_and_goes_is_followed(follower: Follower) -> None:
     follower.look()
     do("drop", address, 4)
     assert of(follower.look(), address) == []
-    do("write", address, 2)
+    for _ in range(2):
+        do("write", address, 2)
     assert of(follower.look(), address) == [0, 1]
     do("unmap", address, 8)
     assert do("map", address, 8) == address
@@ -211,6 +233,8 @@ def test_a_new_process_is_everything(follower: Follower) -> None:
     try:
         first, second = sorted(follower.tracker.look(tasks), key=lambda it: it.space)
         assert second.fresh
+        follower.fetch(first)
+        follower.fetch(second)
         assert of(second, address) == list(range(16))
         assert not set(of(first, address)) - {2}
         follower.target.do("write", address + 7 * PAGE, 1)
