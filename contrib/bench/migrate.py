@@ -12,15 +12,28 @@ It is never a gate.
 import argparse
 import json
 import shlex
-import statistics
+import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
+from statistics import median
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
 
-import peers
-from stand import Client, Failed, HostPair, Load, Move, Mover, Stand, compile_workload
+import leaks  # noqa: E402 - found through the line above
+import peers  # noqa: E402
+from stand import (  # noqa: E402
+    Client,
+    Failed,
+    HostPair,
+    Load,
+    Move,
+    Mover,
+    Stand,
+    compile_workload,
+)
 
 
 def runs(movers: list[Mover], program: Path, count: int, *, check: bool) -> dict[str, list[Move]]:
@@ -40,14 +53,22 @@ def runs(movers: list[Mover], program: Path, count: int, *, check: bool) -> dict
 
 
 def back_and_forth(stand: Stand, program: Path, count: int, *, check: bool) -> list[Move]:
-    """As many moves of one container, on one connection."""
+    """As many moves of one container, on one connection; what they left behind is said."""
     moves = []
     stand.start()
+    before: dict[str, int] = {}
     with Client(stand.pair, program) as client:
         for number in range(count):
             moves.append(stand.move(client, check=check))
             _say(f"move {number + 1}", moves[-1])
+            if number == 3:  # it was everywhere twice, and is back where it began
+                before = leaks.count(stand)
+        time.sleep(2)
+        after = leaks.count(stand)
     stand.stop()
+    left = leaks.compare(before, after)
+    print(f"\n{len(after)} counts after 4 moves and after {count}: {len(left)} differ")
+    print("\n".join(f"  {line}" for line in left) or "  nothing was left behind")
     return moves
 
 
@@ -65,14 +86,13 @@ def _say(what: str, move: Move) -> None:
 
 
 def table(moves: list[Move]) -> str:
-    """Medians: what the client saw, what ocimig says, and its steps."""
+    """Medians: what the client saw, what the mover says, its steps, its bytes, its forecast."""
     gaps = [move.gap_ms for move in moves]
     lines = [
         f"{'median of ' + str(len(moves)):<40}{'ms':>10}",
-        f"{'the longest the client waited':<40}{statistics.median(gaps):>10.1f}"
-        f"   ({min(gaps):.1f} to {max(gaps):.1f})",
-        f"{'blackout as the mover says':<40}{statistics.median(move.blackout_ms for move in moves):>10.1f}",
-        f"{'whole migration':<40}{statistics.median(move.report['seconds'] * 1000 for move in moves):>10.1f}",
+        f"{'the longest the client waited':<40}{median(gaps):>10.1f}   ({min(gaps):.1f} to {max(gaps):.1f})",
+        f"{'blackout as the mover says':<40}{median(move.blackout_ms for move in moves):>10.1f}",
+        f"{'whole migration':<40}{median(move.report['seconds'] * 1000 for move in moves):>10.1f}",
     ]
     steps: dict[tuple[str, str], list[float]] = {}
     begins: dict[tuple[str, str], float] = {}
@@ -83,12 +103,51 @@ def table(moves: list[Move]) -> str:
             begins.setdefault(key, step["begin"])
     for side in ("here", "there"):
         keys = sorted((key for key in steps if key[0] == side), key=lambda key: begins[key])
-        lines += [f"  {side:<6}{key[1]:<32}{statistics.median(steps[key]):>10.1f}" for key in keys]
-    names = dict.fromkeys(name for move in moves for name in move.report["bytes"])
-    for name in names:
-        counts = [move.report["bytes"].get(name, 0) for move in moves]
-        lines.append(f"  {name:<38}{statistics.median(counts) / 1048576:>10.2f} MiB")
-    return "\n".join(lines)
+        lines += [f"  {side:<6}{key[1]:<32}{median(steps[key]):>10.1f}" for key in keys]
+    for part in dict.fromkeys(part for move in moves for part in move.parts):
+        took = median(move.parts.get(part, 0.0) for move in moves)
+        lines.append(f"  blackout: {part:<28}{took:>10.1f}")
+    for name in dict.fromkeys(name for move in moves for name in move.report["bytes"]):
+        size = median(move.report["bytes"].get(name, 0) for move in moves)
+        lines.append(f"  {name:<38}{size / 1048576:>10.2f} MiB")
+    return "\n".join([*lines, *_forecast(moves), *_notes(moves)])
+
+
+def _forecast(moves: list[Move]) -> list[str]:
+    """How far the predicted blackout was off, and how fast memory went in the first round."""
+    lines = []
+    pairs = [(move.predicted_ms, move.blackout_ms) for move in moves if move.predicted_ms]
+    if pairs:
+        off = [abs(predicted - actual) / actual * 100 for predicted, actual in pairs]
+        lines.append(
+            f"  {'blackout predicted':<38}{median(first for first, _ in pairs):>10.1f}"
+            f"   (off by {median(off):.0f} %, at most {max(off):.0f} %)"
+        )
+    rates = [move.rate for move in moves if move.rate]
+    if rates:
+        rounds = median(len(move.report["rounds"]) for move in moves)
+        lines.append(f"  {'memory, first round':<38}{median(rates) / 1e6:>10.1f} MB/s on the wire")
+        lines.append(f"  {'rounds':<38}{rounds:>10.1f}")
+    return lines
+
+
+def _notes(moves: list[Move]) -> list[str]:
+    return [
+        f"  note: {note}"
+        for note in dict.fromkeys(note for move in moves for note in move.report.get("notes", []))
+    ]
+
+
+def throughput(pair: HostPair, transport: str, mib: int, streams: int) -> float:
+    """Bytes a second of the same transport from zeros to /dev/null; the median of three."""
+    argv = [
+        *pair.a.enter, sys.executable, str(HERE / "raw.py"), transport, pair.b.target,
+        str(pair.identity), str(pair.known_hosts), str(max(mib, 256)), str(streams),
+    ]  # fmt: skip
+    return median(
+        float(subprocess.run(argv, check=True, capture_output=True, text=True, timeout=300).stdout)
+        for _ in range(3)
+    )
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -100,12 +159,22 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--compressible", action="store_true")
     parser.add_argument("--files", default="", help="COUNTxBYTES in the root file system")
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--back-and-forth", type=int, default=0, metavar="N", help="N moves of one")
+    parser.add_argument(
+        "--back-and-forth",
+        type=int,
+        default=0,
+        metavar="N",
+        help="N moves of one container: even, at least 6",
+    )
     parser.add_argument(
         "--peer", default="", help="movers beside ocimig, in the same run: runc, podman"
     )
     parser.add_argument("--check", action="store_true", help="read all its memory after each move")
     parser.add_argument("--transport", choices=("paramiko", "openssh"), default="paramiko")
+    parser.add_argument(
+        "--throughput", type=int, default=0, metavar="STREAMS",
+        help="compare the first round with what so many streams of the transport carry at best",
+    )  # fmt: skip
     parser.add_argument("--options", default="", help="more options for `ocimig migrate`")
     parser.add_argument("--directory", help="where the files of both hosts lie (a temporary place)")
     parser.add_argument("--json", metavar="FILE", help="write every run's figures and report")
@@ -127,6 +196,9 @@ def main(argv: list[str]) -> int:
         try:
             with HostPair(Path(directory)) as pair:
                 program = compile_workload(Path(directory))
+                raw = 0.0
+                if options.throughput:
+                    raw = throughput(pair, options.transport, load.resident, options.throughput)
                 stand = Stand(pair, program, load, more)
                 if options.back_and_forth:
                     count = options.back_and_forth
@@ -139,8 +211,13 @@ def main(argv: list[str]) -> int:
             return 1
     for name, made in moves.items():
         print(f"\n{name}\n{table(made)}")
+    if raw:
+        rate = median(move.rate for move in moves["ocimig"])
+        print(
+            f"\nthe transport alone: {raw / 1e6:.1f} MB/s; the first round reaches {rate / raw:.2f}"
+        )
     if options.json:
-        document = {"load": load.describe(), "options": more, "runs": {
+        document = {"raw_bytes_a_second": raw, "load": load.describe(), "options": more, "runs": {
             name: [{"gap_ms": move.gap_ms, "report": move.report} for move in made]
             for name, made in moves.items()
         }}  # fmt: skip

@@ -146,6 +146,23 @@ class Move:
         """The blackout as ocimig measured it."""
         return float(self.report.get("blackout_seconds", 0.0)) * 1000
 
+    @property
+    def predicted_ms(self) -> float:
+        """The blackout that was foreseen when it was frozen; 0: none was."""
+        return float(self.report.get("predicted_blackout_seconds", 0.0)) * 1000
+
+    @property
+    def parts(self) -> dict[str, float]:
+        """What the blackout is made of, in ms."""
+        found = self.report.get("blackout_parts", {})
+        return {name: seconds * 1000 for name, seconds in found.items()}
+
+    @property
+    def rate(self) -> float:
+        """Bytes a second on the wire in the first round of memory; 0: there was none."""
+        rounds = self.report.get("rounds") or []
+        return rounds[0]["sent_bytes"] / rounds[0]["seconds"] if rounds else 0.0
+
 
 class Mover(Protocol):
     """A way to move the container: ocimig's or a peer's."""
