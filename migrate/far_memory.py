@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from ocimig.files import Fd
 from ocimig.migrate.lazy import images
 from ocimig.migrate.lazy.handler import PageHandler, Source, held
-from ocimig.migrate.memory import frames, spaces
+from ocimig.migrate.memory import spaces
 from ocimig.migrate.memory.errors import MemoryMissing
 from ocimig.migrate.memory.held import Held
 from ocimig.migrate.memory.runs import PAGE, total
@@ -28,9 +28,7 @@ class FarMemory:
 
     def take(self, wire: Wire, frame: Frame) -> None:
         """One frame of frames.KINDS, answered where it asks for that."""
-        seq = self.held.take(frame)
-        if seq is not None:
-            wire.send(frames.TAKEN, {"seq": seq})
+        self.held.hear(wire, frame)
 
     def serve(self, directory: str, hot: Mapping[str, list[list[int]]]) -> None:
         """Be ready for the restore of these images; `hot`, by pid in the container, is what it will want
