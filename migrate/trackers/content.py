@@ -52,7 +52,6 @@ class Content:
         self._names: dict[str, _Space] = {}
         self._buffer = bytearray(_SPAN)
         self._address = memory.address(self._buffer)
-        self._entries = False
 
     def look(self, tasks: Mapping[int, int], *, final: bool = False) -> list[Dirty]:
         """See Tracker."""
@@ -92,7 +91,7 @@ class Content:
                 known = _Space(of_process(inside), stat.start_time)
                 if not final:
                     self._spaces[pid] = self._names[known.name] = known
-            populated = self._populated(fd, mapped.eligible)
+            populated = maps.populated(fd, mapped.eligible)
         finally:
             if fd is not None:
                 os.close(fd)
@@ -101,14 +100,6 @@ class Content:
         else:
             changed = self._compare(pid, known, populated)
         return Dirty(of_process(inside), pid, changed, mapped.eligible, fresh)
-
-    def _populated(self, fd: int, mappings: list[Run]) -> list[Run]:
-        if not self._entries:
-            try:
-                return maps.there(fd, mappings)
-            except OSError:  # before Linux 6.7
-                self._entries = True
-        return maps.there_by_entries(fd, mappings)
 
     def _compare(self, pid: int, known: _Space, populated: list[Run]) -> list[Run]:
         changed: list[Run] = []

@@ -4,6 +4,7 @@ Private and anonymous, not locked, not a huge page of hugetlbfs, nothing of the 
 may restore lazily (vma_entry_can_be_lazy in its include/vma.h). Reads /proc only.
 """
 
+import errno
 import os
 import re
 
@@ -89,6 +90,16 @@ def written(fd: int, mappings: list[Run], *, protect: bool) -> list[Run]:
         anyof=_THERE["anyof"],
     )
     return intersect(merge((start, end) for start, end, _ in found), mappings)
+
+
+def populated(fd: int, mappings: list[Run]) -> list[Run]:
+    """As `there`, on every kernel."""
+    try:
+        return there(fd, mappings)
+    except OSError as error:
+        if error.errno not in {errno.ENOTTY, errno.EINVAL}:  # before Linux 6.7
+            raise
+    return there_by_entries(fd, mappings)
 
 
 def there_by_entries(fd: int, mappings: list[Run], bits: int = 0) -> list[Run]:

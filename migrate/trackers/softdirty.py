@@ -72,11 +72,7 @@ class SoftDirty:
                 return None
             fresh = self._start.get(pid) != stat.start_time
             # a new mapping, also that of a new program, counts as written until the bits are cleared
-            runs = (
-                maps.there_by_entries(fd, mapped.eligible)
-                if fresh
-                else _written(fd, mapped.eligible)
-            )
+            runs = maps.populated(fd, mapped.eligible) if fresh else _written(fd, mapped.eligible)
             if not final:
                 _clear(pid)
                 self._start[pid] = stat.start_time

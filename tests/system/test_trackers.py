@@ -68,7 +68,7 @@ class Follower:
         self.fetch(dirty, sent=False)
         fd = maps.open_pagemap(self.target.pid)
         assert fd is not None
-        real = content(self.target.pid, maps.there(fd, dirty.mappings))
+        real = content(self.target.pid, maps.populated(fd, dirty.mappings))
         os.close(fd)
         os.kill(self.target.pid, signal.SIGCONT)
         wrong = [hex(page) for page, data in real.items() if self.held.get(page) != data]
