@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass
 
-from ocimig.criu_images import rpc
+from ocimig.criu_images import binary, rpc
 from ocimig.criu_images.errors import BadOption
 
 
@@ -16,6 +16,7 @@ class Features:
     memory_tracking: bool  # soft-dirty: what pre-dump needs
     lazy_pages: bool
     pidfd_store: bool
+    withholds: bool = False  # it loads our shared object, so memory can be left out of a dump
 
 
 def ask(session: rpc.Session) -> Features:
@@ -38,13 +39,21 @@ def ask(session: rpc.Session) -> Features:
         bool(found.mem_track),
         bool(found.lazy_pages),
         bool(found.pidfd_store),
+        _is_loaded(session.pid),
     )
+
+
+def _is_loaded(pid: int) -> bool:
+    """A CRIU that is linked statically, or has capabilities of its own, loads nothing; it says so nowhere."""
+    path = os.path.realpath(binary.PRELOAD)
+    with open(f"/proc/{pid}/maps", encoding="utf-8", errors="replace") as maps:
+        return any(line.rstrip().endswith(path) for line in maps)
 
 
 def probe(program: str = "") -> Features:
     """Start CRIU only to ask."""
     with rpc.Session(program) as session:
-        session.start()
+        session.start(environment=binary.preload(dump=True))
         return ask(session)
 
 

@@ -147,6 +147,8 @@ class _Checkpoint:
         session.start(own_group=not self.wanted.shell_job, environment=environment)
         able = features.ask(session)
         self._check(able)
+        if self.memory is not None and not able.withholds:
+            log.warning(f"{able.program} cannot leave memory out: all of it is saved in the freeze")
         entries.warm(session.program)
         self.manifest = Manifest.new(self.state.id, able.version)
 

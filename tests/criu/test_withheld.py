@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from ocimig.criu_images import pagemap
+from ocimig.criu_images import binary, features, pagemap
 from ocimig.criu_images.errors import CriuFailed
 from ocimig.criu_images.withheld import Withheld
 from ocimig.migrate import checkpoint
@@ -242,3 +242,23 @@ def test_mappings_that_changed_unseen_undo_the_freeze(
     assert told
     box.goes_on()
     assert not box.locked()
+
+
+def test_a_criu_that_does_not_load_our_object_saves_everything(
+    box: Box, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As one that is linked statically: slow, right, and said aloud."""
+    monkeypatch.setattr(binary, "preload", lambda **_: {"UNKNOWN": "1"})
+    assert not features.probe().withholds
+    box.run("count", "8")
+    memory = Copy()
+    frozen = _dump(box, memory)
+    assert "cannot leave memory out" in capfd.readouterr().err
+    assert memory.left_out == {}
+    frozen.image.seal(frozen.manifest)
+    box.ocimig("delete", "--force", box.id)
+    box.restore()
+    box.goes_on()
+    box.unbroken()
+    monkeypatch.undo()
+    assert features.probe().withholds
