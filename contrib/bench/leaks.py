@@ -49,7 +49,8 @@ def _pids(cgroup: Path) -> list[str]:
 
 
 def _files(top: str) -> int:
-    return sum(len(names) for _, _, names in os.walk(top))
+    """Without the journals of migrations that ended: the newest hundred are kept for whoever asks."""
+    return sum(len(set(names) - {"journal"}) for _, _, names in os.walk(top))
 
 
 def compare(before: dict[str, int], after: dict[str, int]) -> list[str]:
