@@ -13,7 +13,6 @@ session open. The role is `stream` (beside the link that is there) or `resume` (
 """
 
 import errno
-import math
 import os
 import queue
 import socket
@@ -21,38 +20,39 @@ import stat
 import struct
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
 from ocimig import log
 from ocimig.errors import OcimigError, SystemFailure
 from ocimig.files import Fd
 from ocimig.migrate import journal
+from ocimig.migrate.attach_source import (
+    HANDSHAKE,
+    LINGER,
+    RESUME,
+    STREAM,
+    Resumed,
+    how_many,
+    resume,
+    stream,
+)
 from ocimig.migrate.errors import (
     BrokenFrame,
-    HostUnreachable,
     LinkLost,
     NobodyToAttach,
-    NotOurProtocol,
 )
-from ocimig.migrate.transport import Connection
 from ocimig.migrate.transport.stdio import StdioChannel
 from ocimig.migrate.wire import Wire
 from ocimig.runtime.store import Store
 
+__all__ = (
+    "LINGER", "Listener", "Resumed", "channel_of", "hand_over", "how_many", "resume", "stream",
+)  # fmt: skip
 NAME = "attach"  # the socket's name in the migration's home
-OPTION = "--attach"
-STREAM, RESUME = "stream", "resume"
-LINGER = 60.0  # seconds that an agent whose link ended waits for it to come again
-WINDOW = 2 << 20  # bytes; OpenSSH: CHAN_SES_WINDOW_DEFAULT, 64 packets of 32 KiB
-RATE = 400 << 20  # bytes a second that one connection carried at best
-MOST = 4  # streams; eight brought hardly more
-HANDSHAKE = 15.0  # seconds that each step of attaching may take
 _TAKEN = b"+"
 _CREDENTIALS = struct.Struct("iII")  # struct ucred, unix(7)
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 3.0  # seconds between two attempts to come back
 
 
 class Interruptible(Protocol):
@@ -85,25 +85,21 @@ class AttachedChannel(StdioChannel):
 class Listener:
     """Takes what attaches to one migration, from threads of its own.
 
-    `on_stream` is called in such a thread with each further stream, greeted and answered; without
-    it they wait for stream(). `resumable` may be set to False at any time: then a resume is refused.
+    `on_stream` is called in such a thread with each further stream, and serves it until it ends.
+    `link` is interrupted when the source comes again: it may not look broken from here. `resumable`
+    may be set to False at any time: then a resume is refused.
     """
 
     def __init__(
-        self,
-        home: str,
-        *,
-        link: Interruptible | None = None,
-        on_stream: Callable[[Wire], None] | None = None,
+        self, home: str, *, on_stream: Callable[[Wire], None], link: Interruptible | None = None
     ) -> None:
         self.migration = os.path.basename(home)
-        self.link = (
-            link  # interrupted when the source comes again: it may not look broken from here
-        )
+        self.link = link
         self.resumable = True
         self._on_stream = on_stream
-        self._streams: queue.Queue[Wire] = queue.Queue()
+        self._serving: dict[AttachedChannel, threading.Event] = {}  # set when it is served no more
         self._resumed: queue.Queue[Wire] = queue.Queue()
+        self._lock = threading.Lock()
         self._closed = False
         self._home = Fd(os.open(home, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
         try:
@@ -114,19 +110,25 @@ class Listener:
         self._thread = threading.Thread(target=self._run, name="attach", daemon=True)
         self._thread.start()
 
-    def stream(self, timeout: float | None = None) -> Wire:
-        """The next further stream; TimeoutError when none comes within `timeout` seconds."""
-        try:
-            return self._streams.get(timeout=timeout)
-        except queue.Empty:
-            raise TimeoutError("no stream came") from None
-
     def resumed(self, timeout: float = LINGER) -> Wire | None:
-        """The link that replaces a broken one; None when none comes within `timeout` seconds."""
-        try:
-            return self._resumed.get(timeout=timeout)
-        except queue.Empty:
-            return None
+        """The link that replaces a broken one; None when none comes within `timeout` seconds.
+
+        The source hears that it may go on from in here: when the caller reads nothing of the old
+        link any more, and no stream beside it is served any more. So nothing old comes after new.
+        """
+        end = time.monotonic() + timeout
+        while True:
+            try:
+                wire = self._resumed.get(timeout=max(0.0, end - time.monotonic()))
+            except queue.Empty:
+                return None
+            try:
+                wire.send("attached", timeout=HANDSHAKE)
+            except LinkLost as error:
+                log.debug(f"the source came again and was gone: {error}")
+                wire.close()
+                continue
+            return wire
 
     def close(self) -> None:
         """Take nothing more, remove the socket. Wires that were handed out are their owners'."""
@@ -140,10 +142,9 @@ class Listener:
         with suppress(OSError):
             os.unlink(NAME, dir_fd=self._home.number)
         self._home.close()
-        for waiting in (self._streams, self._resumed):
-            with suppress(queue.Empty):
-                while True:
-                    waiting.get_nowait().close()
+        with suppress(queue.Empty):
+            while True:
+                self._resumed.get_nowait().close()
 
     def _run(self) -> None:
         while not self._closed:
@@ -165,14 +166,19 @@ class Listener:
             return
         wire = Wire(channel)
         try:
-            self._welcome(wire)
+            if self._welcome(wire) == RESUME:
+                self._replace(channel)
+                self._resumed.put(wire)
+            else:
+                self._serve(wire, channel)
         except (OcimigError, OSError) as error:
             log.warning(f"a connection to {self.migration} was not taken: {error}")
             with suppress(OcimigError, OSError):
                 wire.send_error(error)
             wire.close()
 
-    def _welcome(self, wire: Wire) -> None:
+    def _welcome(self, wire: Wire) -> str:
+        """The role it wants."""
         wire.greet(HANDSHAKE)
         wanted = wire.expect("attach", timeout=HANDSHAKE).header
         role = wanted.get("role")
@@ -180,14 +186,31 @@ class Listener:
             raise BrokenFrame(host=wire.host, reason=f"{role!r} of {wanted.get('migration')!r}")
         if self._closed or (role == RESUME and not self.resumable):
             raise NobodyToAttach(migration=self.migration, reason=f"it is too late for a {role}")
-        wire.send("attached", timeout=HANDSHAKE)
-        if role == STREAM:
-            (self._on_stream or self._streams.put)(wire)
-            return
-        link, self.link = self.link, channel_of(wire)
-        self._resumed.put(wire)
-        if link is not None:
-            link.interrupt("the source came again over another connection")
+        return str(role)
+
+    def _serve(self, wire: Wire, channel: AttachedChannel) -> None:
+        with self._lock:
+            over = self._serving[channel] = threading.Event()
+        try:
+            wire.send("attached", timeout=HANDSHAKE)
+            self._on_stream(wire)
+        finally:
+            over.set()
+            with self._lock:
+                del self._serving[channel]
+
+    def _replace(self, channel: AttachedChannel) -> None:
+        """End the link that was there and the streams beside it; they are served to their end first."""
+        with self._lock:
+            link, self.link = self.link, channel
+            streams = dict(self._serving)
+        for old in (*streams, link):
+            if old is not None:
+                old.interrupt("the source came again over another connection")
+        for over in streams.values():
+            if not over.wait(HANDSHAKE):
+                reason = "a stream of the broken link does not end"
+                raise NobodyToAttach(migration=self.migration, reason=reason)
 
 
 def channel_of(wire: Wire) -> Interruptible | None:
@@ -297,115 +320,3 @@ def _forget(stdin: int, stdout: int) -> None:
     for fd in (stdin, stdout):
         os.dup2(null, fd)
     os.close(null)
-
-
-# ---- the source
-
-
-def how_many(round_trip: float) -> int:
-    """How many streams keep a connection busy whose round trip takes so many seconds, ours included.
-
-    A server lets a channel have WINDOW bytes under way, so one carries at most WINDOW a round trip.
-    Channels of one connection do as well as connections of their own (ADR 16 has the numbers).
-    """
-    return max(1, min(MOST, math.ceil(RATE * round_trip / WINDOW)))
-
-
-def stream(
-    connection: Connection,
-    argv: Sequence[str],
-    migration: str,
-    *,
-    separate: bool = False,
-    timeout: float = HANDSHAKE,
-) -> Wire:
-    """One more stream to the agent that carries out `migration`; `argv` is that of the agent.
-
-    Raises FarFailure (its `name` is NobodyToAttach where there is no such agent) or LinkLost.
-    """
-    return _attach(connection, argv, migration, STREAM, separate=separate, timeout=timeout)
-
-
-class Resumed:
-    """The link again: the connection and the wire on it; leaving the `with` block closes both."""
-
-    def __init__(self, connection: Connection, wire: Wire) -> None:
-        self.connection = connection
-        self.wire = wire
-
-    def close(self) -> None:
-        """Give both up."""
-        self.wire.close()
-        self.connection.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-
-def resume(
-    connect: Callable[[], Connection],
-    argv: Sequence[str],
-    migration: str,
-    patience: float = LINGER,
-    *,
-    tell: Callable[[str], None] = log.debug,
-    pause: Callable[[float], object] = time.sleep,
-) -> Resumed:
-    """Come back to the agent after the link broke, however often that takes within `patience` seconds.
-
-    What will not get better with time is raised at once: a refusal of the far side (FarFailure), a
-    host key, a login. Otherwise the last reason is raised as LinkLost. `tell` hears of each attempt.
-    """
-    end = time.monotonic() + patience
-    wait = _FIRST_PAUSE
-    while True:
-        try:
-            return _come_again(connect, argv, migration)
-        except (HostUnreachable, LinkLost, NotOurProtocol, OSError) as error:
-            left = end - time.monotonic()
-            if left <= 0:
-                host = getattr(error, "fields", {}).get("host", "the other host")
-                raise LinkLost(host=host, reason=f"{error}; gave up after {patience:g} s") from None
-            tell(f"the link is not back yet: {error}")
-        pause(min(wait, left))
-        wait = min(wait * 2, _LONGEST_PAUSE)
-
-
-def _come_again(connect: Callable[[], Connection], argv: Sequence[str], migration: str) -> Resumed:
-    connection = connect()
-    try:
-        wire = _attach(connection, argv, migration, RESUME, separate=False, timeout=HANDSHAKE)
-    except BaseException:
-        connection.close()
-        raise
-    return Resumed(connection, wire)
-
-
-def _attach(
-    connection: Connection,
-    argv: Sequence[str],
-    migration: str,
-    role: str,
-    *,
-    separate: bool,
-    timeout: float,
-) -> Wire:
-    command = [*argv, OPTION, migration]
-    wire = Wire(connection.open(command, separate=separate), program=argv[0])
-    try:
-        wire.greet(timeout)
-        with suppress(LinkLost):  # it may have said why not and ended: reading will find out
-            wire.send("attach", {"migration": migration, "role": role}, timeout=timeout)
-        wire.expect("attached", timeout=timeout)
-    except BaseException:
-        wire.close()
-        raise
-    return wire

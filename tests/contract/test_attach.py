@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ocimig.migrate import attach, journal
+from ocimig.migrate import attach, attach_source, journal
 from ocimig.migrate.errors import (
     FarFailure,
     HostUnreachable,
@@ -44,10 +44,22 @@ def entry(store: Store) -> Journal:
     return journal.create(store, journal.new_id(), "destination", id="c1", epoch=1)
 
 
+Streams = queue.Queue[Wire]
+
+
 @pytest.fixture
-def listener(entry: Journal) -> Iterator[attach.Listener]:
+def streams() -> Iterator[Streams]:
+    """The further streams that came."""
+    came: Streams = queue.Queue()
+    yield came
+    while not came.empty():
+        came.get().close()
+
+
+@pytest.fixture
+def listener(entry: Journal, streams: Streams) -> Iterator[attach.Listener]:
     """The agent's ear."""
-    made = attach.Listener(entry.home)
+    made = attach.Listener(entry.home, on_stream=streams.put)
     yield made
     made.close()
 
@@ -83,11 +95,15 @@ def argv(store: Store) -> list[str]:
 
 
 def test_a_stream_reaches_the_agent(
-    store: Store, entry: Journal, listener: attach.Listener, connection: Connection
+    store: Store,
+    entry: Journal,
+    listener: attach.Listener,
+    streams: Streams,
+    connection: Connection,
 ) -> None:
     """Frames travel both ways; when the agent closes its end the second process ends with 0."""
     here = attach.stream(connection, argv(store), entry.migration)
-    there = listener.stream(5)
+    there = streams.get(timeout=5)
     sender = threading.Thread(target=here.send, args=("pages", {"seq": 1}, bytes(3 << 20)))
     sender.start()
     frame = there.receive(20)
@@ -101,20 +117,21 @@ def test_a_stream_reaches_the_agent(
     assert here.channel.wait(5) == 0
 
 
-def test_several_streams_do_not_mix(store: Store, entry: Journal, connection: Connection) -> None:
+def test_several_streams_do_not_mix(
+    store: Store,
+    entry: Journal,
+    listener: attach.Listener,
+    streams: Streams,
+    connection: Connection,
+) -> None:
     """Each is handed to the agent's own callback, with its own bytes."""
-    came: queue.Queue[Wire] = queue.Queue()
-    there = attach.Listener(entry.home, on_stream=came.put)
-    try:
-        for number in range(3):
-            wire = attach.stream(connection, argv(store), entry.migration)
-            wire.send("pages", {"n": number})
-        wires = [came.get(timeout=5) for _ in range(3)]
-        assert sorted(wire.receive(5).header["n"] for wire in wires) == [0, 1, 2]
-        for wire in wires:
-            wire.close()
-    finally:
-        there.close()
+    for number in range(3):
+        wire = attach.stream(connection, argv(store), entry.migration)
+        wire.send("pages", {"n": number})
+    wires = [streams.get(timeout=5) for _ in range(3)]
+    assert sorted(wire.receive(5).header["n"] for wire in wires) == [0, 1, 2]
+    for wire in wires:
+        wire.close()
 
 
 def test_a_migration_nobody_knows_is_named(store: Store, connection: Connection) -> None:
@@ -153,16 +170,16 @@ def _bind(sock: socket.socket, entry: Journal) -> None:
     os.close(home)
 
 
-def test_a_socket_left_behind_is_replaced(store: Store, entry: Journal) -> None:
+def test_a_socket_left_behind_is_replaced(store: Store, entry: Journal, streams: Streams) -> None:
     """The agent after one that was killed listens where that one did, for nobody but us and root."""
     with socket.socket(socket.AF_UNIX) as left:
         _bind(left, entry)
-    listener = attach.Listener(entry.home)
+    listener = attach.Listener(entry.home, on_stream=streams.put)
     there = os.path.join(entry.home, "attach")
     assert stat.S_IMODE(os.stat(there).st_mode) == 0o600
     with LocalConnection() as connection:
         attach.stream(connection, argv(store), entry.migration)
-        listener.stream(5).close()
+        streams.get(timeout=5).close()
     listener.close()
     assert not os.path.exists(there)
 
@@ -170,35 +187,96 @@ def test_a_socket_left_behind_is_replaced(store: Store, entry: Journal) -> None:
 def test_the_source_comes_again(
     store: Store, entry: Journal, listener: attach.Listener, connection: Connection
 ) -> None:
-    """The link that looks alive from here is interrupted: the reader meets a LinkLost at once."""
+    """The link that looks alive from here is interrupted; then its reader takes the new one."""
     first, second = os.pipe(), os.pipe()
     old = StdioChannel(first[0], second[1])
     listener.link = old
     met: list[str] = []
 
-    def read() -> None:
+    def serve() -> None:
         try:
             old.read(1)
         except LinkLost as error:
             met.append(str(error))
+        there = listener.resumed(5)
+        assert there is not None
+        met.append(there.receive(5).kind)
+        there.close()
 
-    reader = threading.Thread(target=read)
-    reader.start()
+    agent = threading.Thread(target=serve)
+    agent.start()
     here = attach.resume(lambda: connection, argv(store), entry.migration, 5)
-    reader.join(5)
-    assert "came again" in met[0]
-    there = listener.resumed(5)
-    assert there is not None
     here.wire.send("where")
-    assert there.receive(5).kind == "where"
-    there.close()
+    agent.join(5)
+    assert "came again" in met[0]
+    assert met[1] == "where"
     here.close()
     for fd in (*first, *second):
         os.close(fd)
 
 
-def test_a_resume_that_comes_too_late_is_refused(
+def test_nothing_of_the_old_link_comes_after_the_new_one(store: Store, entry: Journal) -> None:
+    """A resume is answered when the last frame of a stream beside the broken link was dealt with."""
+    began, go_on = threading.Event(), threading.Event()
+    did: list[str] = []
+
+    def serve(wire: Wire) -> None:
+        try:
+            while True:
+                did.append(wire.receive(20).kind)
+                began.set()
+                go_on.wait(20)
+                did.append("dealt with")
+        except LinkLost:
+            wire.close()
+
+    def take_up() -> None:
+        there = ear.resumed(20)
+        assert there is not None
+        did.append("resumed")
+        there.close()
+
+    ear = attach.Listener(entry.home, on_stream=serve)
+    agent = threading.Thread(target=take_up)
+    agent.start()
+    try:
+        with LocalConnection() as connection, LocalConnection() as other:
+            old = attach.stream(connection, argv(store), entry.migration)
+            old.send("pages")
+            old.send("pages")
+            assert began.wait(5)
+            threading.Timer(0.5, go_on.set).start()
+            attach.resume(lambda: other, argv(store), entry.migration, 5).close()
+            agent.join(5)
+    finally:
+        ear.close()
+    assert did[-2:] == ["dealt with", "resumed"]
+    assert did.count("pages") == did.count("dealt with")
+
+
+def test_a_source_that_came_again_and_was_gone_is_not_taken(
     store: Store, entry: Journal, listener: attach.Listener
+) -> None:
+    """Its successor is."""
+    attempts: list[Wire] = []
+    with LocalConnection() as connection:
+        for _ in range(2):
+            wire = Wire(connection.open([*argv(store), "--attach", entry.migration]))
+            wire.greet(10)
+            wire.send("attach", {"migration": entry.migration, "role": "resume"})
+            attempts.append(wire)
+            time.sleep(0.2)
+        attempts[0].close()
+        there = listener.resumed(5)
+        assert there is not None
+        there.send("hello")
+        attempts[1].expect("attached", timeout=5)
+        attempts[1].expect("hello", timeout=5)
+        there.close()
+
+
+def test_a_resume_that_comes_too_late_is_refused(
+    store: Store, entry: Journal, listener: attach.Listener, streams: Streams
 ) -> None:
     """At once, however much patience there is; a further stream is still taken."""
     listener.resumable = False
@@ -208,7 +286,7 @@ def test_a_resume_that_comes_too_late_is_refused(
     assert time.monotonic() - before < 20
     with LocalConnection() as connection:
         attach.stream(connection, argv(store), entry.migration)
-        listener.stream(5).close()
+        streams.get(timeout=5).close()
     assert listener.resumed(0) is None
 
 
@@ -225,14 +303,18 @@ def test_the_source_tries_again_until_the_host_is_back(
             raise HostUnreachable(host="there", port=22, reason="no route to host")
         return LocalConnection()
 
-    back = attach.resume(connecting, argv(store), entry.migration, 60, pause=pauses.append)
-    with back:
-        assert len(attempts) == 4
-        assert pauses == sorted(pauses)
-        assert pauses[0] < pauses[-1]
-        there = listener.resumed(5)
+    def take_up() -> None:
+        there = listener.resumed(20)
         assert there is not None
         there.close()
+
+    agent = threading.Thread(target=take_up)
+    agent.start()
+    attach.resume(connecting, argv(store), entry.migration, 60, pause=pauses.append).close()
+    agent.join(5)
+    assert len(attempts) == 4
+    assert pauses == sorted(pauses)
+    assert pauses[0] < pauses[-1]
 
 
 def test_patience_has_an_end(store: Store, entry: Journal) -> None:
@@ -266,7 +348,7 @@ def test_the_second_process_ends_when_the_agent_is_killed(
     """Its socket ends with the agent, so no ssh session stays open."""
     program = (
         "import sys, time; from ocimig.migrate import attach\n"
-        f"listener = attach.Listener({entry.home!r}); print(flush=True); listener.stream(20)\n"
+        f"attach.Listener({entry.home!r}, on_stream=lambda wire: time.sleep(60)); print(flush=True)\n"
         "time.sleep(60)"
     )
     with LocalConnection() as connection:
@@ -340,5 +422,5 @@ def test_streams_follow_the_round_trip() -> None:
     """One where the other host is near; more where a channel's window is the limit; never too many."""
     found = [attach.how_many(milliseconds / 1000) for milliseconds in (0, 0.2, 5, 8, 20, 300)]
     assert found == [1, 1, 1, 2, 4, 4]
-    assert 3 * attach.WINDOW / 0.015 >= attach.RATE  # what 15 ms ask for is enough
+    assert 3 * attach_source.WINDOW / 0.015 >= attach_source.RATE  # what 15 ms ask for is enough
     assert attach.how_many(0.015) == 3
