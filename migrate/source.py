@@ -111,7 +111,7 @@ class RealSource:
 
         tracker = trackers.choose(options.tracker, pause=lambda: dirty_rate.paused(state))
         sender = PageSender(streams, compress=options.compress, limit=options.policy.max_bandwidth)
-        last = PageSender(streams[:1], compress=options.compress)
+        last = PageSender(streams[:1], compress=options.compress, after=sender)
         return SourceMemory(state.pid, tracker, sender, last)
 
     def brake(self, state: ContainerState, entry: Journal) -> Brake:

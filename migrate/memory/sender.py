@@ -126,7 +126,8 @@ class PageSender:
     """Sends pages of spaces over one or more wires, on which meanwhile nothing else is received.
 
     `compress` is one of squeeze.MODES; `limit` is in bytes a second over all streams (0: none), and can
-    be changed by limit.rate. One thread at a time may call it.
+    be changed by limit.rate. `after` is a sender that went before on the first of these wires: what it
+    learned of the link and of the spaces counts here too. One thread at a time may call it.
     """
 
     def __init__(
@@ -136,6 +137,7 @@ class PageSender:
         compress: str = "auto",
         limit: int = 0,
         timeout: float | None = 60.0,
+        after: "PageSender | None" = None,
     ) -> None:
         self.limit = Limit(limit)
         self._compress = compress
@@ -143,7 +145,9 @@ class PageSender:
         self._streams: list[_Stream] = []
         self._seq = 0
         self._lost: list[tuple[str, int, list[Run]]] = []
-        self._known: set[str] = set()  # spaces that were read before
+        self._after = after
+        # spaces that were read before
+        self._known: set[str] = set() if after is None else after._known
         self._digests: dict[str, Digests] = {}
         self._lock = threading.Lock()
         self.reopen(streams)
@@ -298,6 +302,9 @@ class PageSender:
         self._lost.clear()
         rate = self.limit.rate // len(streams)
         self._streams = [_Stream(wire, Squeeze(self._compress, rate=rate)) for wire in streams]
+        if self._after is not None:
+            link = self._after._streams[0].squeeze.link
+            self._streams[0].squeeze = Squeeze(self._compress, rate=rate, link=link)
 
     # ---- what the far side shall hold
 

@@ -25,7 +25,7 @@ _FORGET = 64 << 20  # bytes after which half of what was measured is forgotten
 
 
 @dataclass(slots=True)
-class _Link:
+class Link:
     """How fast bytes left so far; what is long ago counts less."""
 
     sent: float = 0.0
@@ -46,15 +46,16 @@ class _Link:
 
 
 class Squeeze:
-    """The compressor of one stream. `rate` is the speed of the link where it is limited, else 0."""
+    """The compressor of one stream. `rate` is the speed of the link where it is limited, else 0;
+    `link` is what is known of it from elsewhere."""
 
-    def __init__(self, mode: str = "auto", *, rate: int = 0) -> None:
+    def __init__(self, mode: str = "auto", *, rate: int = 0, link: Link | None = None) -> None:
         if mode not in MODES:
             raise ValueError(f"{mode!r} is not one of {', '.join(MODES)}")
         self._mode = mode
-        self._link = _Link()
+        self.link = Link() if link is None else link
         if rate:
-            self._link.add(_ENOUGH, _ENOUGH / rate)
+            self.link.add(_ENOUGH, _ENOUGH / rate)
         self._compressors: dict[int, zstandard.ZstdCompressor] = {}
         self._level = ALWAYS if mode == "zstd" else 0
         self._hold = 0
@@ -81,13 +82,13 @@ class Squeeze:
 
     def sent(self, count: int, seconds: float) -> None:
         """Writing this many bytes took this long."""
-        self._link.add(count, seconds)
+        self.link.add(count, seconds)
 
     def _choose(self, data: memoryview) -> None:
         if self._hold > 0:
             self._hold -= 1
             return
-        link = self._link.speed()
+        link = self.link.speed()
         if not link:
             self._level = 0
             return

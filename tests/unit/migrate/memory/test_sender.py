@@ -10,6 +10,7 @@ import pytest
 from ocimig.migrate.errors import BrokenFrame, FarFailure, LinkLost
 from ocimig.migrate.memory import frames, sender
 from ocimig.migrate.memory.held import Held
+from ocimig.migrate.memory.reader import Reader
 from ocimig.migrate.memory.runs import PAGE, Run, merge, total
 from ocimig.migrate.memory.sender import PageSender
 from ocimig.migrate.transport.memory import pair
@@ -306,3 +307,29 @@ def test_a_frame_is_no_larger_than_the_far_side_takes() -> None:
     """The two sides' constants belong together."""
     assert sender.FRAME <= frames.MOST_DATA
     assert sender.FRAME // PAGE <= frames.MOST_RUNS
+
+
+def test_what_is_left_for_the_freeze_is_sent_by_what_was_learned(
+    far: Far, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last sender pins pages of spaces that were read before, and knows how slow the link is."""
+    pinned: list[int] = []
+    pin = Reader.pin
+
+    def noted(reader: Reader) -> None:
+        pinned.append(reader.pid)
+        pin(reader)
+
+    monkeypatch.setattr(Reader, "pin", noted)
+    area = Area(2048)
+    area.fill(lambda number: b"%8d" % number * (PAGE // 8))
+    wire = far.wire()
+    pages = PageSender([wire], compress="auto", limit=40 << 20)
+    last = PageSender([wire], compress="auto", after=pages)
+    pages.send([("p1", MINE, [area.run])])
+    assert pinned == []
+    sent = last.send([("p1", MINE, [area.run])])
+    last.settle(10)
+    assert pinned == [MINE]
+    assert sent.wire_bytes < sent.read_bytes // 4
+    arrived(far, "p1", [area.run], area)
