@@ -33,10 +33,12 @@ _MODEL: dict[str, tuple[float, float, float, float, float, float]] = {
     RESTORE: (35.0, 4.0, 0.3, 0.02, 0.05, 0.3),
     NETWORK: (2.0, 0.0, 0.0, 0.0, 0.0, 0.0),
     WIRE: (2.0, 0.0, 0.0, 0.0, 0.0, 0.0),
+    DELTA: (2.0, 0.0, 0.0, 0.0, 0.0, 0.0),
 }
 _ROUND_TRIPS = 2  # prepare → prepared, go → running
 _IMAGE = 24 << 10  # bytes of CRIU's images, and for each process
 _CHANGED_FILE = 0.0002  # seconds
+_LAG = 0.005  # seconds from the last look at memory to the freeze
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,7 @@ class Sample:
     bandwidth: float = 0.0  # bytes of memory a second
     round_trip: float = 0.0
     changed_files: int = 0
+    delta: float = 0.0  # bytes of the last pages over the bandwidth: seconds
 
     def to_dict(self) -> dict[str, Any]:
         """For the file."""
@@ -91,6 +94,7 @@ class Predictor:
     shape: Shape = field(default_factory=Shape)
     round_trip: float = 0.0  # seconds
     changed_files: int = 0  # that the last pass is likely to meet
+    delta: float = 0.0  # of the last prediction
 
     @classmethod
     def open(cls, store: Store, target: str) -> "Predictor":
@@ -110,23 +114,29 @@ class Predictor:
 
     def fixed(self) -> float:
         """Seconds of blackout without the last pages."""
-        return sum(self._parts().values())
+        return sum(self._parts(0.0).values())
 
     def overlap(self) -> float:
         """Seconds that the last pages may travel without being waited for: none, they follow the dump."""
         return 0.0
 
-    def predict(self, delta_bytes: float, bandwidth: float) -> Prediction:
-        """Everything, with so many bytes of memory left and so many going a second."""
-        parts = dict.fromkeys(PARTS, 0.0) | self._parts()
-        parts[DELTA] = max(0.0, delta_bytes / bandwidth - self.overlap()) if bandwidth > 0 else 0.0
+    def predict(self, delta_bytes: float, bandwidth: float, dirty_rate: float = 0.0) -> Prediction:
+        """Everything, with so many bytes of memory left and so many going a second.
+
+        `dirty_rate`, bytes a second, adds what is written until the container really stands still.
+        """
+        lag = _LAG + self._parts(0.0)[FREEZE]
+        left = delta_bytes + dirty_rate * lag
+        self.delta = left / bandwidth if bandwidth > 0 else 0.0
+        parts = dict.fromkeys(PARTS, 0.0) | self._parts(self.delta)
         return Prediction(sum(parts.values()), parts)
 
     def learn(self, parts: Mapping[str, float], *, bandwidth: float = 0.0) -> None:
         """Keep what a migration took, for the next ones; a file that cannot be written is no failure."""
         sample = Sample(
-            self.target, self.shape, dict(parts), bandwidth, self.round_trip, self.changed_files
-        )
+            self.target, self.shape, dict(parts), bandwidth, self.round_trip, self.changed_files,
+            self.delta,
+        )  # fmt: skip
         self.samples = [*self.samples, sample][-KEPT:]
         text = jsonio.dumps(
             {"version": VERSION, "migrations": [each.to_dict() for each in self.samples]}
@@ -136,20 +146,18 @@ class Predictor:
         except OSError as error:
             log.debug(f"nothing was learnt: {error}")
 
-    def _parts(self) -> dict[str, float]:
-        return {
-            name: took * self._stretch(name)
-            for name, took in model(
-                self.shape, self.round_trip, self.bandwidth, self.changed_files
-            ).items()
-        }
+    def _parts(self, delta: float) -> dict[str, float]:
+        bare = model(self.shape, self.round_trip, self.bandwidth, self.changed_files, delta)
+        return {name: took * self._stretch(name) for name, took in bare.items()}
 
     def _stretch(self, part: str) -> float:
         """What the model's part has to be multiplied by: the weighted median of what was seen."""
         seen = [(1.0, _PRIOR)]
         size = _size(self.shape)
         for age, each in enumerate(reversed(self.samples)):
-            foreseen = model(each.shape, each.round_trip, each.bandwidth, each.changed_files)
+            foreseen = model(
+                each.shape, each.round_trip, each.bandwidth, each.changed_files, each.delta
+            )
             took = each.parts.get(part)
             if took is None or foreseen[part] <= 0:
                 continue
@@ -162,14 +170,15 @@ class Predictor:
 
 
 def model(
-    shape: Shape, round_trip: float, bandwidth: float, changed_files: int
+    shape: Shape, round_trip: float, bandwidth: float, changed_files: int, delta: float
 ) -> dict[str, float]:
-    """Seconds of each part but the last pages, before anything was learnt."""
+    """Seconds of each part, before anything was learnt."""
     found = {}
     for part, (always, *each) in _MODEL.items():
         counted = sum(cost * count for cost, count in zip(each, shape.counts(), strict=True))
         found[part] = (always + counted) / 1000
     found[FILES] += changed_files * _CHANGED_FILE
+    found[DELTA] += delta
     found[WIRE] += _ROUND_TRIPS * round_trip
     if bandwidth > 0:
         found[WIRE] += _IMAGE * (1 + shape.processes) / bandwidth
@@ -218,12 +227,13 @@ def _sample(each: Mapping[str, Any]) -> Sample:
         float(each.get("bandwidth", 0)),
         float(each.get("round_trip", 0)),
         int(each.get("changed_files", 0)),
+        float(each.get("delta", 0)),
     )
 
 
 def _size(shape: Shape) -> float:
     """One number for how much there is to dump and restore."""
-    return sum(model(shape, 0.0, 0.0, 0).values())
+    return sum(model(shape, 0.0, 0.0, 0, 0.0).values())
 
 
 def _median(weighted: list[tuple[float, float]]) -> float:

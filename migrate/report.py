@@ -28,7 +28,7 @@ PART_OF = {
     "criu dumps": DUMP,
     "freeze and dump": DUMP,
     "documents": DUMP,
-    "look at memory": DELTA,
+    "look at memory": DUMP,
     "last pages": DELTA,
     "files while frozen": FILES,
     "files, pass 2": FILES,

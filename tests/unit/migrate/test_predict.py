@@ -30,7 +30,7 @@ def truth(shape: Shape, rng: random.Random) -> dict[str, float]:
     factors = dict(zip(PARTS, (1.5, 0.6, 1.0, 2.0, 3.0, 1.8, 0.5), strict=True))
     return {
         part: took * factors[part] * rng.uniform(0.85, 1.15)
-        for part, took in predict.model(shape, 0.001, 0.0, 0).items()
+        for part, took in predict.model(shape, 0.001, 0.0, 0, 0.0).items()
     }
 
 
@@ -65,7 +65,7 @@ def test_the_same_host_counts_more_than_others(store: Store) -> None:
     """A slow host among fast ones is foreseen as slow."""
     predictor = Predictor.open(store, "fast")
     predictor.shape = SMALL
-    base = predict.model(SMALL, 0.0, 0.0, 0)
+    base = predict.model(SMALL, 0.0, 0.0, 0, 0.0)
     for _ in range(4):
         predictor.target = "fast"
         predictor.learn(base)
@@ -81,9 +81,19 @@ def test_memory_costs_its_bytes_over_the_bandwidth(store: Store) -> None:
     predictor = Predictor.open(store, "host2")
     nothing, some = predictor.predict(0, 1e9), predictor.predict(50e6, 1e9)
     assert some.total - nothing.total == pytest.approx(0.05)
-    assert some.parts[DELTA] == pytest.approx(0.05)
+    assert some.parts[DELTA] == pytest.approx(0.052)
     assert some.total == pytest.approx(sum(some.parts.values()))
     assert list(some.parts) == list(PARTS)
+    assert predictor.predict(50e6, 1e9, dirty_rate=400e6).total > some.total
+
+
+def test_what_is_left_is_stretched_like_everything(store: Store) -> None:
+    """The last pages always took twice as long as their bytes say: so they will."""
+    predictor = Predictor.open(store, "host2")
+    for _ in range(4):
+        foreseen = predictor.predict(50e6, 1e9).parts
+        predictor.learn(foreseen | {DELTA: 0.104})
+    assert predictor.predict(50e6, 1e9).parts[DELTA] == pytest.approx(0.104)
 
 
 def test_the_bandwidth_is_that_of_the_last_times(store: Store) -> None:
