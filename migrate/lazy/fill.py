@@ -8,6 +8,7 @@ import errno
 from collections import deque
 from collections.abc import Iterable
 
+from ocimig.migrate.lazy import events
 from ocimig.migrate.lazy.pieces import Piece, Pieces
 from ocimig.migrate.memory.runs import PAGE, Run
 from ocimig.runtime.linux import mapping, userfaultfd
@@ -69,39 +70,69 @@ class Files:
 class Task:
     """One address space that is being filled."""
 
-    def __init__(self, serial: int, pid: int, uffd: int, pieces: Pieces, files: Files) -> None:
+    def __init__(
+        self, serial: int, pid: int, uffd: int, pieces: Pieces, later: Pieces, files: Files
+    ) -> None:
         self.serial = serial
         self.pid = pid
         self.uffd = uffd
         self.pieces = pieces
+        self.later = later  # what is not in its file yet
+        self.ahead = (
+            False  # before CRIU is in post-restore not all of the memory is where it will be
+        )
         self.hot: deque[Run] = deque()
         self.copied = 0  # bytes
         self.faults = 0
         self._files = files
         self._quantum = LEAST
         self._again: set[int] = set()
+        self._asleep: set[int] = set()  # pages that somebody waits for and that are to come later
 
     # -- somebody waits -----------------------------------------------------------------------------
 
-    def fault(self, address: int) -> None:
-        """Put the page of this address into place, then its neighbours."""
+    def fault(self, address: int) -> Piece | None:
+        """Put the page of this address into place, then its neighbours; or say which page has to come."""
         page = address & -PAGE
         self.faults += 1
         self._quantum = LEAST
         self._again.add(page)  # until it is there, whatever is raised
+        if (missing := self.later.find(page)) is not None:
+            self._again.discard(page)
+            self._asleep.add(page)
+            return missing.cut(page, page + PAGE)
         if self.pieces.find(page) is None:
             there = self._zero(page)
         else:
             there = self._place(self.pieces.cut(page, page + PAGE))
         if there:
             self._again.discard(page)
-            block = page & -LEAST
-            self._place(self.pieces.cut(block, block + LEAST))
+            if self.ahead:
+                block = page & -LEAST
+                self._place(self.pieces.cut(block, block + LEAST))
+        return None
 
     def again(self) -> None:
         """Faults that could not be answered because an event came first."""
         for page in list(self._again):
             self.fault(page)
+
+    def arrived(self, runs: list[Run]) -> None:
+        """What lies at these places of its file is there now: whoever waits for it comes first."""
+        for start, end in runs:
+            for piece in self.later.within(start, end):
+                self.pieces.put(self.later.cut(piece.start, piece.end))
+        for page in [page for page in self._asleep if self.later.find(page) is None]:
+            self._asleep.discard(page)
+            self.fault(page)
+
+    def changed(self, kind: int, first: int, second: int, third: int) -> None:
+        """An event (events.py) changes what is still to come."""
+        for pieces in (self.pieces, self.later):
+            if kind == events.REMAP:
+                pieces.move(first, second, third)
+            elif kind in (events.REMOVE, events.UNMAP):
+                pieces.cut(first, second)
 
     @property
     def waits(self) -> bool:

@@ -20,7 +20,7 @@ from ocimig.files import Fd
 from ocimig.migrate.lazy import channel as channels
 from ocimig.migrate.lazy import events, mark, server
 from ocimig.migrate.lazy.channel import Channel
-from ocimig.migrate.lazy.pieces import Piece
+from ocimig.migrate.lazy.pieces import Piece, Pieces
 from ocimig.migrate.memory.runs import Run
 
 _FINISHED = 0x52535446  # criu/uffd.c: LAZY_PAGES_RESTORE_FINISHED
@@ -58,8 +58,14 @@ class Outcome:
 class Guard:
     """The handler's process, CRIU's connection to it, and a thread that watches both."""
 
-    def __init__(self, listener: socket.socket, lost: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        listener: socket.socket,
+        lost: Callable[[str], None],
+        want: Callable[[int, Run], None] | None,
+    ) -> None:
         self.outcome = Outcome()
+        self._want = want
         self.tasks: dict[int, _Task] = {}
         self.pid = 0
         self._lost = lost
@@ -68,6 +74,8 @@ class Guard:
         self._record = events.Record()
         self._sources: dict[int, list[Source]] = {}
         self._hot: dict[int, list[Run]] = {}
+        self._later: dict[int, Pieces] = {}
+        self._failure = ""
         self._filling = False
         self._mark = -1
         self._lock = threading.Lock()
@@ -82,10 +90,17 @@ class Guard:
     # -- what the agent says --------------------------------------------------------------------------
 
     def serve(
-        self, spaces: Mapping[int, Sequence[Source]], hot: Mapping[int, Sequence[Run]]
+        self,
+        spaces: Mapping[int, Sequence[Source]],
+        hot: Mapping[int, Sequence[Run]],
+        later: Mapping[int, Sequence[Run]],
     ) -> None:
         """Where the memory of each process lies. The descriptors stay the caller's."""
         with self._lock:
+            self._later |= {
+                pid: Pieces(Piece(start, end, 0, start) for start, end in runs)
+                for pid, runs in later.items()
+            }
             self._hot |= {pid: list(runs) for pid, runs in hot.items()}
             for pid, sources in spaces.items():
                 kept = [Source(os.dup(each.fd), each.pieces, each.punch) for each in sources]
@@ -93,6 +108,20 @@ class Guard:
                 self._tell_space(pid)
             self._served = True
         os.write(self._waker, b"w")
+
+    def arrived(self, pid: int, runs: Sequence[Run]) -> None:
+        """These places of the file are there now."""
+        with self._lock:
+            if pid in self._later:
+                for start, end in runs:
+                    self._later[pid].cut(start, end)
+                self._tell_runs("arrived", pid, runs)
+
+    def fail(self, reason: str) -> None:
+        """What is to come later will never come."""
+        with self._lock:
+            self._failure = reason
+        os.write(self._waker, b"f")
 
     def mark(self, directory: str) -> None:
         """Say in the container's state directory that it is being filled."""
@@ -147,9 +176,14 @@ class Guard:
                 },
                 [table, *(source.fd for source in sources)],
             )
-        hot = [Piece(start, end, 0, 0) for start, end in self._hot.get(pid, ())]
-        with Fd(channels.table(hot)) as table:
-            self._tell({"do": "hot", "pid": pid}, [table])
+        self._tell_runs("hot", pid, self._hot.get(pid, ()))
+        if pid in self._later:
+            later = [(piece.start, piece.end) for piece in self._later[pid]]
+            self._tell_runs("later", pid, later)
+
+    def _tell_runs(self, do: str, pid: int, runs: Sequence[Run]) -> None:
+        with Fd(channels.table([Piece(start, end, 0, 0) for start, end in runs])) as table:
+            self._tell({"do": do, "pid": pid}, [table])
 
     def _restart(self) -> None:
         """Another handler in the place of one that died."""
@@ -190,6 +224,8 @@ class Guard:
         ready = {fd for fd, _ in poller.poll()}
         if self._waken in ready:
             self._over = b"x" in os.read(self._waken, 64)
+            if self._failure and any(self._later.values()):
+                self._lose(self._failure)
         elif self._channel is not None and self._channel.fileno() in ready:
             self._hear()
         elif self._criu is not None and self._criu.fileno() in ready:
@@ -233,6 +269,9 @@ class Guard:
         if did == "fork":
             serial = int(document["serial"])
             self.tasks[serial] = _Task(int(document["pid"]), fds[0])
+        elif did == "want":
+            assert self._want is not None
+            self._want(int(document["pid"]), (int(document["start"]), int(document["end"])))
         elif did == "done":
             self._forget(int(document["serial"]))
         elif did == "filled":

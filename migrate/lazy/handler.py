@@ -30,20 +30,42 @@ def held(fd: int, runs: Sequence[Run], *, punch: bool = True) -> Source:
 
 
 class PageHandler:
-    """Serves one restore. `lost(reason)` has to kill the container; it is called from another thread."""
+    """Serves one restore.
 
-    def __init__(self, directory: str, *, lost: Callable[[str], None]) -> None:
+    `lost(reason)` has to kill the container; `want(pid, run)` has to have pages sent that somebody waits for.
+    Both are called from another thread.
+    """
+
+    def __init__(
+        self,
+        directory: str,
+        *,
+        lost: Callable[[str], None],
+        want: Callable[[int, Run], None] | None = None,
+    ) -> None:
         os.makedirs(directory, mode=0o700, exist_ok=True)
-        self._guard = Guard(_listen(directory), lost)
+        self._guard = Guard(_listen(directory), lost, want)
         self._closed = False
 
     def serve(
         self,
         spaces: Mapping[int, Sequence[Source]],
         hot: Mapping[int, Sequence[Run]] | None = None,
+        later: Mapping[int, Sequence[Run]] | None = None,
     ) -> None:
-        """Where the lazy pages of each process lie, by its pid in the container; `hot` come first."""
-        self._guard.serve(spaces, hot or {})
+        """Where the lazy pages of each process lie, by its pid in the container; `hot` come first.
+
+        `later` are those that have not come from another host yet (post-copy), in a file that is `held`.
+        """
+        self._guard.serve(spaces, hot or {}, later or {})
+
+    def arrived(self, pid: int, runs: Sequence[Run]) -> None:
+        """Pages that were to come later are in their file now."""
+        self._guard.arrived(pid, runs)
+
+    def fail(self, reason: str) -> None:
+        """Pages that were to come later will never come: `lost` is called, unless all have come."""
+        self._guard.fail(reason)
 
     def mark(self, directory: str) -> None:
         """Say in the container's state directory, until it is filled, that it is not (see mark.py)."""

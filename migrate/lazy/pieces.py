@@ -60,6 +60,31 @@ class Pieces:
             return self._items[index]
         return None
 
+    def within(self, offset: int, end: int) -> list[Piece]:
+        """The pieces (parts of them) that lie between two offsets of their file, wherever they have moved.
+
+        Most have not moved: those are found by their address, and only where some are missing all are
+        looked through.
+        """
+        found = [
+            piece.cut(max(piece.start, offset), min(piece.end, end))
+            for piece in self._between(offset, end)
+            if piece.start == piece.offset
+        ]
+        if sum(piece.end - piece.start for piece in found) < end - offset:
+            for piece in self._items:
+                low = max(offset, piece.offset)
+                high = min(end, piece.offset + piece.end - piece.start)
+                if piece.start != piece.offset and low < high:
+                    moved = piece.start - piece.offset
+                    found.append(piece.cut(low + moved, high + moved))
+        return found
+
+    def _between(self, start: int, end: int) -> list[Piece]:
+        low = bisect_right(self._starts, start) - 1
+        high = bisect_right(self._starts, end - 1)
+        return [piece for piece in self._items[max(low, 0) : high] if piece.end > start]
+
     def last(self) -> Piece | None:
         """The one with the highest address."""
         return self._items[-1] if self._items else None

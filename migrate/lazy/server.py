@@ -3,11 +3,14 @@
     guard                                   handler
     space {pid, files, punch} table file…  →            where the pages of one address space lie
     task {serial, pid} uffd                →            one restored task; faults are answered from now on
+    later {pid} table                      →            which of it is not there yet (post-copy)
+    arrived {pid} table                    →            these places of its file are there now
     hot {pid} table                        →            hot pages of a space, most urgent first
     mark {} lock                           →            held open until the end (mark.py)
     fill {}                                →            everything is restored: fill ahead of the faults
     resume {}                              →            after a restart: replay the record of events
                                            ← fork {serial, parent, pid} uffd
+                                           ← want {pid, start, end} somebody waits for it
                                            ← done {serial}          this address space has everything
                                            ← filled {bytes, faults, forks}    the end
                                            ← lost {reason}          it cannot go on
@@ -29,6 +32,7 @@ from ocimig.migrate.lazy import events
 from ocimig.migrate.lazy.channel import Channel
 from ocimig.migrate.lazy.fill import Files, NoMemory, Task, TaskGone
 from ocimig.migrate.lazy.pieces import Pieces
+from ocimig.migrate.memory.runs import Run
 from ocimig.runtime.linux import process, userfaultfd
 
 CHILD = 1 << 20  # serials of forked address spaces begin here
@@ -44,9 +48,13 @@ class Server:
         self.record = record
         self.files = Files()
         self.spaces: dict[int, Pieces] = {}
-        self.hot: dict[int, list[tuple[int, int]]] = {}
+        self.later: dict[int, Pieces] = {}
+        self.asked: set[tuple[int, int]] = (
+            set()
+        )  # pages that were asked for: pid, place in the file
+        self.hot: dict[int, list[Run]] = {}
         self.tasks: dict[int, Task] = {}
-        self.gone: dict[int, Pieces] = {}  # after a restart: ended before it, kept for the replay
+        self.gone: dict[int, Task] = {}  # after a restart: ended before it, kept for the replay
         self.filling = False
         self.guarded = True
         self.copied = 0
@@ -79,7 +87,7 @@ class Server:
         """Seconds to wait for an event; None for ever."""
         if self._short:
             return _PAUSE
-        if self.filling:
+        if self.filling and any(task.pieces or not task.later for task in self.tasks.values()):
             return 0
         return _PAUSE if any(task.waits for task in self.tasks.values()) else None
 
@@ -92,7 +100,7 @@ class Server:
             # CRIU has ended too, and so do the tasks.
             self._epoll.unregister(self.channel)
             self.guarded = False
-            self.filling = True
+            self._begin()
             return
         document, fds = message
         do = document["do"]
@@ -103,13 +111,13 @@ class Server:
         elif do == "resume":
             self._resume()
         elif do == "hot":
-            with Fd(fds[0]) as table:
-                runs = [(piece.start, piece.end) for piece in channels.from_table(table)]
-            self.hot[int(document["pid"])] = runs
+            self.hot[int(document["pid"])] = _runs(fds)
+        elif do == "later":
+            self._put_off(int(document["pid"]), _runs(fds))
+        elif do == "arrived":
+            self._arrived(int(document["pid"]), _runs(fds))
         elif do == "fill":
-            for task in self.tasks.values():
-                task.hot.extend(self.hot.get(task.pid, ()))
-            self.filling = True
+            self._begin()
         elif do == "mark":
             self._mark = fds
 
@@ -122,39 +130,61 @@ class Server:
                 self.files.add(number, fd, mine, punch=punch)
         self.spaces[int(document["pid"])] = Pieces(pieces)
 
+    def _put_off(self, pid: int, runs: list[Run]) -> None:
+        pieces = self.spaces[pid]
+        self.later[pid] = Pieces(piece for run in runs for piece in pieces.cut(*run))
+
+    def _arrived(self, pid: int, runs: list[Run]) -> None:
+        later = self.later.get(pid)
+        if later is not None:
+            for start, end in runs:
+                self.spaces[pid].put(later.cut(start, end))
+        for task in list(self.tasks.values()):
+            if task.pid == pid:
+                self._try(task, lambda task=task: task.arrived(runs))
+        for task in self.gone.values():
+            task.arrived(runs)
+
+    def _begin(self) -> None:
+        self.filling = True
+        for task in self.tasks.values():
+            task.ahead = True
+            task.hot.extend(self.hot.get(task.pid, ()))
+
     def _add_task(self, document: dict[str, Any], fds: list[int]) -> None:
         serial, pid = int(document["serial"]), int(document["pid"])
-        pieces = self.spaces[pid].copy() if pid in self.spaces else Pieces()
+        pieces = self.spaces.get(pid, Pieces()).copy()
+        later = self.later.get(pid, Pieces()).copy()
         if fds:
-            self._adopt(serial, pid, fds[0], pieces)
+            self._adopt(Task(serial, pid, fds[0], pieces, later, self.files))
         else:
-            self.gone[serial] = pieces
+            self.gone[serial] = Task(serial, pid, -1, pieces, later, self.files)
 
-    def _adopt(self, serial: int, pid: int, uffd: int, pieces: Pieces) -> None:
-        os.set_inheritable(uffd, False)
-        task = self.tasks[serial] = Task(serial, pid, uffd, pieces, self.files)
-        self._by_uffd[uffd] = task
-        self._turns.append(serial)
-        self._epoll.register(uffd, select.EPOLLIN)
+    def _adopt(self, task: Task) -> None:
+        os.set_inheritable(task.uffd, False)
+        task.ahead = self.filling
+        self.tasks[task.serial] = task
+        self._by_uffd[task.uffd] = task
+        self._turns.append(task.serial)
+        self._epoll.register(task.uffd, select.EPOLLIN)
 
     def _resume(self) -> None:
         """Be where the one before was; what it had copied is refused by the kernel, and skipped."""
         for event in self.record.replay():
-            task = self.tasks.get(event.serial)
-            pieces = task.pieces if task else self.gone.get(event.serial)
-            if pieces is None:
+            task = self.tasks.get(event.serial) or self.gone.get(event.serial)
+            if task is None:
                 continue
             if event.kind == events.FORK:
                 self.files.keep()
-                child = self.tasks.get(CHILD + event.slot)
+                serial = CHILD + event.slot
+                child = self.tasks.get(serial)
                 if child is None:
-                    self.gone[CHILD + event.slot] = pieces.copy()
-                else:
-                    child.pieces = pieces.copy()
+                    child = self.gone[serial] = Task(
+                        serial, task.pid, -1, Pieces(), Pieces(), self.files
+                    )
+                child.pieces, child.later = task.pieces.copy(), task.later.copy()
             else:
-                _apply(event, pieces)
-                if task and event.kind == events.REMOVE:
-                    self._try(task, lambda task=task, event=event: _release(task, event))
+                self._changed(task, event)
         for task in list(self.tasks.values()):
             self._try(task, task.wake)
 
@@ -173,13 +203,11 @@ class Server:
             if event is None:
                 return
             if event.kind == events.PAGEFAULT:
-                self._try(task, lambda event=event: task.fault(event.second))
+                self._try(task, lambda event=event: self._fault(task, event.second))
             elif event.kind == events.FORK:
                 self._forked(task, event)
             else:
-                _apply(event, task.pieces)
-                if event.kind == events.REMOVE:
-                    self._try(task, lambda event=event: _release(task, event))
+                self._changed(task, event)
             if task.serial not in self.tasks:
                 return
 
@@ -191,7 +219,20 @@ class Server:
         )
         self.files.keep()
         self.forks += 1
-        self._adopt(serial, parent.pid, event.descriptor, parent.pieces.copy())
+        pieces, later = parent.pieces.copy(), parent.later.copy()
+        self._adopt(Task(serial, parent.pid, event.descriptor, pieces, later, self.files))
+
+    def _fault(self, task: Task, address: int) -> None:
+        missing = task.fault(address)
+        if missing is not None and (task.pid, missing.offset) not in self.asked:
+            self.asked.add((task.pid, missing.offset))
+            end = missing.offset + missing.end - missing.start
+            self._say({"did": "want", "pid": task.pid, "start": missing.offset, "end": end})
+
+    def _changed(self, task: Task, event: events.Event) -> None:
+        task.changed(event.kind, event.first, event.second, event.third)
+        if event.kind == events.REMOVE and task.uffd >= 0:
+            self._try(task, lambda: _release(task, event))
 
     def _fill(self) -> None:
         """One part of one task; each in its turn."""
@@ -201,7 +242,7 @@ class Server:
         task = self.tasks.get(serial)
         if task is None:
             self._turns.popleft()
-        elif not task.pieces:
+        elif not task.pieces and not task.later:
             self._end(task)
         else:
             self._try(task, task.fill)
@@ -228,12 +269,9 @@ class Server:
         self._say({"did": "done", "serial": task.serial})
 
 
-def _apply(event: events.Event, pieces: Pieces) -> None:
-    """What an event changes about what is still to come."""
-    if event.kind == events.REMAP:
-        pieces.move(event.first, event.second, event.third)
-    elif event.kind in (events.REMOVE, events.UNMAP):
-        pieces.cut(event.first, event.second)
+def _runs(fds: list[int]) -> list[Run]:
+    with Fd(fds[0]) as table:
+        return [(piece.start, piece.end) for piece in channels.from_table(table)]
 
 
 def _release(task: Task, event: events.Event) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import mmap
 import os
+import queue
 import random
 import signal
 import subprocess
@@ -20,15 +21,18 @@ pytestmark = [pytest.mark.root]
 
 PAGE = mmap.PAGESIZE
 PAGES = 4096  # 16 MiB
+Pages = tuple[int, int]  # numbers of pages, the second exclusive
 
 
 class Late:
     """A target, the memory that it shall have, and the handler that gives it."""
 
-    def __init__(self, directory: Path, holes: tuple[tuple[int, int], ...] = ()) -> None:
+    def __init__(
+        self, directory: Path, holes: tuple[Pages, ...] = (), *, later: Pages = (0, 0)
+    ) -> None:
         self.lost: list[str] = []
-        self.directory = directory
-        self.handler = PageHandler(str(directory / "criu"), lost=self.lost.append)
+        self.wants: queue.Queue[tuple[int, int]] = queue.Queue()
+        self.handler = PageHandler(str(directory / "criu"), lost=self._lost, want=self._want)
         argv = [sys.executable, lazy_target.__file__, str(directory / "criu"), str(PAGES)]
         self.process = subprocess.Popen(
             argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -42,8 +46,30 @@ class Late:
             at = last
         self.memory = os.memfd_create("held")
         for start, end in runs:
-            os.pwrite(self.memory, self.content[start - self.start : end - self.start], start)
-        self.handler.serve({lazy_target.PID: [held(self.memory, runs)]})
+            self._write(start, end)
+        away = [(self.start + later[0] * PAGE, self.start + later[1] * PAGE)]
+        os.pwrite(self.memory, bytes(away[0][1] - away[0][0]), away[0][0])
+        self.handler.serve(
+            {lazy_target.PID: [held(self.memory, runs)]},
+            later={lazy_target.PID: away} if later[1] else {},
+        )
+
+    def _write(self, start: int, end: int) -> None:
+        os.pwrite(self.memory, self.content[start - self.start : end - self.start], start)
+
+    def _lost(self, reason: str) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.lost.append(reason)
+
+    def _want(self, pid: int, run: tuple[int, int]) -> None:
+        assert pid == lazy_target.PID
+        self.wants.put(run)
+
+    def bring(self, start: int, end: int) -> None:
+        """The other host has sent it."""
+        self._write(start, end)
+        self.handler.arrived(lazy_target.PID, [(start, end)])
 
     def zero(self, first: int, last: int) -> None:
         """These pages shall read as zeros."""
@@ -90,8 +116,8 @@ def late(tmp_path: Path) -> Iterator[Callable[..., Late]]:
     """Makes one."""
     made: list[Late] = []
 
-    def make(*holes: tuple[int, int]) -> Late:
-        made.append(Late(tmp_path, holes))
+    def make(*holes: Pages, later: Pages = (0, 0)) -> Late:
+        made.append(Late(tmp_path, holes, later=later))
         return made[-1]
 
     yield make
@@ -207,3 +233,69 @@ def test_the_sign_of_missing_memory_ends_when_it_is_there(
     target.handler.fill()
     assert mark.wait(str(tmp_path), 20)
     assert not (tmp_path / mark.NAME).exists()
+
+
+def test_a_page_that_is_still_elsewhere_is_asked_for_and_waited_for(
+    late: Callable[..., Late],
+) -> None:
+    """Post-copy: whoever touches it sleeps until it was sent; everything else goes on."""
+    target = late(later=(50, 60))
+    target.handler.fill()
+    target.say("sum 40 70")
+    for page in range(50, 60):
+        wanted = (target.start + page * PAGE, target.start + (page + 1) * PAGE)
+        assert target.wants.get(timeout=10) == wanted
+        assert not target.handler.filled(0)
+        target.bring(*wanted)
+    assert target._hear() == target.wanted(40, 70)
+    assert target.handler.filled(20)
+
+
+def test_pages_that_are_sent_unasked_fill_the_rest(late: Callable[..., Late]) -> None:
+    """The end comes when the last one has come, also for the handler after one that died."""
+    target = late(later=(0, PAGES))
+    target.handler.fill()
+    middle = target.start + PAGES // 2 * PAGE
+    target.bring(target.start, middle)
+    target.kill_handler()
+    assert target.ask("sum 0 2048") == target.wanted(0, 2048)
+    assert not target.handler.filled(0.1)
+    target.bring(middle, target.start + PAGES * PAGE)
+    assert target.handler.filled(20)
+    assert target.ask(f"sum 0 {PAGES}") == target.wanted()
+
+
+def test_memory_that_moved_before_it_was_sent_finds_its_place(late: Callable[..., Late]) -> None:
+    """The other host knows it only by its old address."""
+    target = late(later=(0, PAGES))
+    assert target.ask("move 64 128") == "done"
+    target.say("sum-moved")
+    assert target.wants.get(timeout=10)[0] == target.start + 64 * PAGE
+    target.bring(target.start, target.start + PAGES * PAGE)
+    assert target._hear() == target.wanted(64, 128)
+
+
+def test_when_the_other_host_is_gone_the_container_ends_and_says_why(
+    late: Callable[..., Late],
+) -> None:
+    """It sleeps over a page that will never come; zeros would be worse."""
+    target = late(later=(0, 10))
+    target.handler.fill()
+    target.say("sum 0 10")
+    target.wants.get(timeout=10)
+    target.handler.fail("the link to the source is lost")
+    assert target.handler.filled(20)
+    assert target.lost == ["the link to the source is lost"]
+    assert target._hear() == ""
+
+
+def test_a_dead_link_is_nothing_to_a_container_that_has_everything(
+    late: Callable[..., Late],
+) -> None:
+    """All pages had come before."""
+    target = late(later=(0, 10))
+    target.bring(target.start, target.start + 10 * PAGE)
+    target.handler.fail("the link to the source is lost")
+    target.handler.fill()
+    assert target.handler.filled(20)
+    assert not target.lost
