@@ -13,13 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from ocimig.migrate import attach, attach_source, journal
+from ocimig.migrate import attach, journal
 from ocimig.migrate.errors import (
     FarFailure,
     HostUnreachable,
     LinkLost,
     NobodyToAttach,
-    NotLetIn,
 )
 from ocimig.migrate.journal import Journal
 from ocimig.migrate.transport import Connection, Target, connect
@@ -317,31 +316,6 @@ def test_the_source_tries_again_until_the_host_is_back(
     assert pauses[0] < pauses[-1]
 
 
-def test_patience_has_an_end(store: Store, entry: Journal) -> None:
-    """The last reason is the one that is shown."""
-
-    def connecting() -> Connection:
-        raise HostUnreachable(host="there", port=22, reason="no route to host")
-
-    before = time.monotonic()
-    with pytest.raises(LinkLost, match="no route to host.*gave up after 0.5 s"):
-        attach.resume(connecting, argv(store), entry.migration, 0.5)
-    assert 0.4 < time.monotonic() - before < 5
-
-
-def test_what_time_does_not_mend_is_not_tried_again(store: Store, entry: Journal) -> None:
-    """A refused key stays refused."""
-    attempts = []
-
-    def connecting() -> Connection:
-        attempts.append(1)
-        raise NotLetIn(user="u", host="there", port=22, reason="no key")
-
-    with pytest.raises(NotLetIn):
-        attach.resume(connecting, argv(store), entry.migration, 60)
-    assert len(attempts) == 1
-
-
 def test_the_second_process_ends_when_the_agent_is_killed(
     store: Store, entry: Journal, tmp_path: Path
 ) -> None:
@@ -416,11 +390,3 @@ def test_nobody_is_asked_where_there_is_no_migration(store: Store) -> None:
         attach.hand_over(ends[0][0], ends[1][1], store, journal.new_id())
     for fd in (ends[0][0], *ends[1]):
         os.close(fd)
-
-
-def test_streams_follow_the_round_trip() -> None:
-    """One where the other host is near; more where a channel's window is the limit; never too many."""
-    found = [attach.how_many(milliseconds / 1000) for milliseconds in (0, 0.2, 5, 8, 20, 300)]
-    assert found == [1, 1, 1, 2, 4, 4]
-    assert 3 * attach_source.WINDOW / 0.015 >= attach_source.RATE  # what 15 ms ask for is enough
-    assert attach.how_many(0.015) == 3
