@@ -59,10 +59,7 @@ def header(space: str, entries: int, size: int, *, compressed: bool) -> dict[str
 
 def table(entries: Sequence[Entry]) -> bytes:
     """The head of the payload."""
-    flat = array("Q")
-    for start, end, kind in entries:
-        flat.append(start | kind)
-        flat.append(end)
+    flat = array("Q", [word for start, end, kind in entries for word in (start | kind, end)])
     if _SWAP:
         flat.byteswap()
     return flat.tobytes()

@@ -42,15 +42,12 @@ class Sent:
     seconds: float = 0.0
 
     def count(self, entries: Iterable[frames.Entry]) -> None:
-        """Count the pages of one frame."""
+        """Count the pages of one frame that did not travel as bytes."""
         for start, end, kind in entries:
-            pages = (end - start) // PAGE
-            if kind == frames.PRESENT:
-                self.pages += pages
-            elif kind == frames.ZERO:
-                self.zero += pages
-            else:
-                self.same += pages
+            if kind == frames.ZERO:
+                self.zero += (end - start) // PAGE
+            elif kind == frames.SAME:
+                self.same += (end - start) // PAGE
 
     def add(self, other: "Sent") -> None:
         """Count another's pages and bytes as ours; both took their time at once."""
@@ -69,6 +66,7 @@ class _Piece:
     space: str
     pid: int
     runs: list[Run]
+    size: int  # bytes
     again: bool  # this space was read before
 
 
@@ -183,8 +181,8 @@ class PageSender:
             slow = int(self.limit.rate * _SLOWEST) // PAGE * PAGE
             size = max(16 * PAGE, min(FRAME, slow))
         for space, pid, runs in work:
-            for piece in _cut(runs, size):
-                yield _Piece(space, pid, piece, space in self._known)
+            for piece, length in _cut(runs, size):
+                yield _Piece(space, pid, piece, length, space in self._known)
 
     def _run(self, work: Callable[[_Stream], None]) -> None:
         """Do it on every stream at once."""
@@ -228,11 +226,13 @@ class PageSender:
         data = memoryview(stream.buffer)[_TABLE:]
         stream.unconfirmed.append((self._seq, piece))
         came = stream.reader(piece).read(piece.runs, data, address_of)
-        read = total(came)
+        read = piece.size if came is piece.runs else total(came)
         done.read_bytes += read
-        done.missing += (total(piece.runs) - read) // PAGE
-        entries, size = sift(came, data, self._digests.get(piece.space))
-        done.count(entries)
+        done.missing += (piece.size - read) // PAGE
+        entries, size = sift(came, read, data, self._digests.get(piece.space))
+        done.pages += size // PAGE
+        if size != read:
+            done.count(entries)
         if not entries:
             return
         wire_before = stream.wire.sent
@@ -360,18 +360,18 @@ class _Shared:
         return self._pieces
 
 
-def _cut(runs: list[Run], size: int) -> Iterator[list[Run]]:
-    """Runs in portions of up to `size` bytes."""
+def _cut(runs: list[Run], size: int) -> Iterator[tuple[list[Run], int]]:
+    """Runs in portions of up to `size` bytes, and how many each has."""
     piece: list[Run] = []
     room = size
     for start, end in runs:
         while end - start >= room:
             piece.append((start, start + room))
-            yield piece
+            yield piece, size
             start += room
             piece, room = [], size
         if end > start:
             piece.append((start, end))
             room -= end - start
     if piece:
-        yield piece
+        yield piece, size - room

@@ -2,18 +2,19 @@
 
 from ocimig.migrate.memory.digests import Digests, digest
 from ocimig.migrate.memory.frames import PRESENT, SAME, ZERO, Entry
-from ocimig.migrate.memory.runs import PAGE, Run, total
+from ocimig.migrate.memory.runs import PAGE, Run
 
 _nothing = bytearray(PAGE)  # a bytearray compares by memcmp(3), a memoryview item by item
 _WORDS = PAGE // 8
 
 
-def sift(came: list[Run], data: memoryview, digests: "Digests | None") -> tuple[list[Entry], int]:
-    """What a frame says about pages whose bytes lie one behind the other at the start of `data`.
+def sift(
+    came: list[Run], size: int, data: memoryview, digests: "Digests | None"
+) -> tuple[list[Entry], int]:
+    """What a frame says about runs whose `size` bytes lie one behind the other at the start of `data`.
 
     Afterwards only the bytes of PRESENT entries lie there, as many as the number returned.
     """
-    size = total(came)
     # A page that begins with anything but a zero word is not one of zeros: one look at all of them
     # spares most pages a comparison.
     firsts = data[:size].cast("Q")[::_WORDS].tolist() if size else []
