@@ -13,12 +13,61 @@ from ocimig.criu_images import pagemap
 from ocimig.criu_images.errors import BadImage
 from ocimig.criu_images.pagemap import PAGE, Entry
 from ocimig.criu_images.withheld import Run
+from ocimig.files import Fd
+
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def merge(directory: str, vpid: int, runs: Iterable[Run]) -> int:
     """Enter `runs` (bytes, sorted, disjoint) as lazy in pagemap-<vpid>.img; how many pages there are in
     them. Raises BadImage where CRIU saved one of them after all."""
-    path = os.path.join(directory, f"pagemap-{vpid}.img")
+    return _merge(os.path.join(directory, f"pagemap-{vpid}.img"), runs)
+
+
+def merge_shared(directory: str, shmid: int, runs: Iterable[Run]) -> int:
+    """The same for the shared object `shmid`, by offset in it. CRIU restores no shared memory lazily:
+    before a restore fill_shared() has to make these images whole."""
+    return _merge(os.path.join(directory, f"pagemap-shmem-{shmid}.img"), runs)
+
+
+def fill_shared(directory: str, shmid: int, source: int) -> int:
+    """Put the pages that were withheld into the images of a shared object: `source` is a descriptor that
+    has them at their offsets. How many bytes were copied, within the kernel. Raises BadImage where it
+    ends before."""
+    path = os.path.join(directory, f"pagemap-shmem-{shmid}.img")
+    found = pagemap.read(path)
+    if all(entry.flags & pagemap.PRESENT for entry in found.entries):
+        return 0
+    pages = os.path.join(directory, f"pages-{found.pages_id}.img")
+    copied = taken = 0
+    with (
+        Fd(os.open(pages, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)) as old,
+        Fd(os.open(f"{pages}.new", _NEW, 0o600)) as new,
+    ):
+        for entry in found.entries:
+            size = entry.pages * PAGE
+            if entry.flags & pagemap.PRESENT:
+                _copy(old, taken, new, size, path)
+                taken += size
+            else:
+                _copy(source, entry.start, new, size, path)
+                copied += size
+    os.rename(f"{pages}.new", pages)
+    whole = [Entry(start, count, pagemap.PRESENT) for start, count, _ in found.entries]
+    pagemap.write(path, found._replace(entries=whole))
+    return copied
+
+
+def _copy(source: int, at: int, target: int, size: int, path: str) -> None:
+    end = at + size
+    while at < end:
+        done = os.sendfile(target, source, at, end - at)
+        if not done:
+            raise BadImage(path=path, reason=f"its page {at:#x} is nowhere")
+        at += done
+
+
+def _merge(path: str, runs: Iterable[Run]) -> int:
     found = pagemap.read(path)
     lazy = [Entry(start, (end - start) // PAGE, pagemap.LAZY) for start, end in runs]
     saved = [each._replace(flags=_not_lazy(each.flags)) for each in found.entries]

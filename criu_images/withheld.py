@@ -5,13 +5,18 @@ never reads memory itself.
     <directory>/withheld    any number of {u64 pid, u64 start, u64 end}, as CRIU asked; may overlap
     <directory>/smaps-PID   what CRIU reads in place of /proc/PID/smaps, where there is one (haste.c)
 
-Little endian, addresses in bytes, ends exclusive, pids as the host counts them. `withhold` is put in place
-whole, by a rename, while CRIU waits; CRIU fails on one that is not whole, and where it cannot write `withheld`.
+Little endian, addresses in bytes, ends exclusive, pids as the host counts them. A shared object (anonymous
+memory that processes share) has in place of a pid: bit 63, the minor number of the kernel's device for it from
+bit 40 on, its inode; its runs are offsets in it. `withhold` is put in place whole, by a rename, while CRIU
+waits; CRIU fails on one that is not whole, and where it cannot write `withheld`.
 """
 
+import functools
+import mmap
 import os
 import struct
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 from ocimig import files
 from ocimig.criu_images import binary
@@ -22,6 +27,8 @@ Run = tuple[int, int]
 _HEAD = struct.Struct("<8sQ")
 _RECORD = struct.Struct("<QQQ")
 _MAGIC = b"ocimigW1"
+_SHARED = 1 << 63
+_INODE_BITS = 40
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -44,13 +51,19 @@ class Withheld:
             raise CriuMissing(reason=f"{binary.PRELOAD} is not compiled (make init)")
         return found | {"OCIMIG_WITHHELD": self.directory}
 
-    def write(self, ranges: Mapping[int, Iterable[Run]]) -> None:
-        """What to withhold, by host pid. To be called while CRIU waits, once. The runs of one pid have
-        to be sorted and disjoint."""
+    def write(
+        self,
+        ranges: Mapping[int, Iterable[Run]],
+        shared: Mapping[int, Iterable[Run]] = MappingProxyType({}),
+    ) -> None:
+        """What to withhold, by host pid, and by inode. To be called while CRIU waits, once. The runs of
+        one of them have to be sorted and disjoint."""
+        keyed = dict(ranges)
+        keyed.update({_shared_key(inode): runs for inode, runs in shared.items()})
         packed = [
-            _RECORD.pack(pid, start, end)
-            for pid in sorted(ranges)
-            for start, end in ranges[pid]
+            _RECORD.pack(key, start, end)
+            for key in sorted(keyed)
+            for start, end in keyed[key]
             if start < end
         ]
         new = f"{self._wanted}.new"
@@ -65,6 +78,14 @@ class Withheld:
 
     def read(self) -> dict[int, list[Run]]:
         """What CRIU would have saved and did not: by host pid, sorted and disjoint. Raises BadImage."""
+        return {key: runs for key, runs in self._read().items() if not key & _SHARED}
+
+    def read_shared(self) -> dict[int, list[Run]]:
+        """The same of shared objects, by inode."""
+        mask = (1 << _INODE_BITS) - 1
+        return {key & mask: runs for key, runs in self._read().items() if key & _SHARED}
+
+    def _read(self) -> dict[int, list[Run]]:
         with open(self._log, "rb") as file:
             text = file.read()
         if len(text) % _RECORD.size:
@@ -83,6 +104,18 @@ class Withheld:
                 os.unlink(path)
             except FileNotFoundError:
                 pass
+
+
+def _shared_key(inode: int) -> int:
+    return _SHARED | _device() << _INODE_BITS | inode
+
+
+@functools.cache
+def _device() -> int:
+    """The minor number of the device that all anonymous shared memory of this host is on; its major is 0."""
+    with mmap.mmap(-1, mmap.PAGESIZE), open("/proc/self/maps", encoding="utf-8") as maps:
+        words = next(line.split() for line in maps if line.endswith("/dev/zero (deleted)\n"))
+        return int(words[3].partition(":")[2], 16)
 
 
 def _put(path: str, data: bytes) -> None:

@@ -8,7 +8,7 @@ Decides nothing about memory and reads none of it; `Memory` does.
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from ocimig.criu_images import assemble
 from ocimig.criu_images.withheld import Withheld
@@ -32,6 +32,19 @@ class Memory(Protocol):
     def withheld(self, runs: Mapping[int, Sequence[Run]]) -> None:
         """Exactly the pages that CRIU left out, by host pid: from here on they are in no image. What
         this raises lets the container run on."""
+        ...
+
+
+@runtime_checkable
+class SharedMemory(Protocol):
+    """What a Memory has in addition when it moves memory that processes share, too."""
+
+    def withhold_shared(self, tasks: Mapping[int, int]) -> Mapping[int, Sequence[Run]]:
+        """As Memory.withhold, for anonymous shared objects: by inode, runs of offsets."""
+        ...
+
+    def withheld_shared(self, runs: Mapping[int, Sequence[Run]]) -> None:
+        """As Memory.withheld; CRIU's number of such an object (shmid) is its inode."""
         ...
 
 
@@ -59,8 +72,12 @@ class Withholding:
         for pid, text in self._mappings.texts(self._tasks).items():
             self._files.write_mappings(pid, text)
         wanted = self._memory.withhold(self._tasks)
+        shared: Mapping[int, Sequence[Run]] = {}
+        if isinstance(self._memory, SharedMemory):
+            shared = self._memory.withhold_shared(self._tasks)
         self._files.write(
-            {pid: subtract(list(runs), stack_pages(pid)) for pid, runs in wanted.items() if runs}
+            {pid: subtract(list(runs), stack_pages(pid)) for pid, runs in wanted.items() if runs},
+            shared,
         )
 
     def settle(self, directory: str) -> None:
@@ -73,6 +90,12 @@ class Withholding:
         self._memory.withheld(found)
         for pid, inside in self._tasks.items():
             self.pages += assemble.merge(directory, inside, found.get(pid, []))
+
+        shared = self._files.read_shared()
+        if shared and isinstance(self._memory, SharedMemory):
+            self._memory.withheld_shared(shared)
+        for inode, runs in shared.items():
+            self.pages += assemble.merge_shared(directory, inode, runs)
 
     def confirm(self) -> None:
         """Before the one point of commitment: that the mappings were what CRIU was told. Raises

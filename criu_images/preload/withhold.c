@@ -2,13 +2,15 @@
  * down exactly which pages it kept out. Reads no memory of the process, decides nothing.
  *
  * CRIU asks the kernel which pages of a mapping have to be saved: ioctl(PAGEMAP_SCAN) of /proc/PID/pagemap, or
- * where the kernel lacks that, pread(2) of the same file. Both are asked here first; of the answer, what lies
+ * where the kernel lacks that, pread(2) of the same file; of shared memory by lseek(2). All are asked here first; of the answer, what lies
  * in the ranges of the file "withhold" (private anonymous memory, no other) is appended to the file "withheld", and CRIU sees the rest. The two
  * are in the directory that OCIMIG_WITHHELD names; criu_images/withheld.py is the other side:
  *
  *   withhold   "ocimigW1", u64 count, count times {u64 pid, u64 start, u64 end}, sorted, disjoint; put in
  *              place whole (rename) while CRIU waits in query-ext-files, so it is read at the first question
  *              about memory and not before. No such file: nothing is withheld. Another content: CRIU fails.
+ *              Shared memory has in place of the pid: bit 63, minor number of the device from bit 40 on,
+ *              inode number.
  *   withheld   any number of {u64 pid, u64 start, u64 end}; overlaps are possible. Not writable: CRIU fails.
  */
 #define _GNU_SOURCE
@@ -23,10 +25,13 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #define PUBLIC __attribute__((visibility("default")))
 #define PAGE 4096ul
+#define SHARED (1ull << 63)
+#define INODE_BITS 40
 #define BATCH 512 /* records written to the log at once */
 
 /* include/uapi/linux/fs.h, since Linux 6.7 */
@@ -261,6 +266,44 @@ PUBLIC int ioctl(int fd, unsigned long request, ...)
 	if (!pid || !(loaded = load()))
 		return real_ioctl(fd, request, scan);
 	return loaded < 0 ? -1 : answer(fd, pid, scan);
+}
+
+/* The same for memory that processes share: CRIU looks for what there is of an object by SEEK_DATA and
+ * SEEK_HOLE (criu/shmem.c), and is shown holes. The key of an object is made of its device and
+ * inode, with the highest bit set; the runs are offsets. */
+PUBLIC off_t lseek64(int fd, off_t at, int whence)
+{
+	static off_t (*real)(int, off_t, int);
+	const struct range *range;
+	struct stat about;
+	off_t found, end, stop;
+	uint64_t key;
+	int loaded;
+
+	if (!real)
+		real = dlsym(RTLD_NEXT, "lseek64");
+	found = real(fd, at, whence);
+	if (found < 0 || (whence != SEEK_DATA && whence != SEEK_HOLE) || !(loaded = load()))
+		return found;
+	if (loaded < 0 || fstat(fd, &about))
+		return -1;
+	if (major(about.st_dev) || about.st_ino >> INODE_BITS)
+		return found;
+	key = SHARED | (uint64_t)minor(about.st_dev) << INODE_BITS | about.st_ino;
+	if (whence == SEEK_HOLE) {
+		range = behind(key, at);
+		return range && (off_t)range->start < found ? real(fd, range->start, SEEK_SET) : found;
+	}
+	while (found >= 0 && (range = behind(key, found)) && (off_t)range->start <= found) {
+		stop = real(fd, found, SEEK_HOLE);
+		if (stop < 0)
+			return -1;
+		end = stop < (off_t)range->end ? stop : (off_t)range->end;
+		if (note(key, found, end) || flush())
+			return -1;
+		found = real(fd, end, SEEK_DATA); /* ENXIO: there is no more, which is an answer too */
+	}
+	return found;
 }
 
 /* Kernels before 6.7. A page of zeros that was only read counts as withheld too: harmless, it is held or it

@@ -157,7 +157,7 @@ def test_without_a_list_in_time_everything_is_saved(
 ) -> None:
     """The slow way, not the wrong one."""
     box.run("count", "8")
-    monkeypatch.setattr(Withheld, "write", lambda _self, _ranges: None)
+    monkeypatch.setattr(Withheld, "write", lambda *_: None)
     memory = Copy()
     frozen = _dump(box, memory)
     assert memory.left_out == {}
@@ -175,7 +175,7 @@ def test_a_list_that_is_not_whole_fails_the_dump(
     """CRIU gives up and the container runs on, rather than lose pages that nobody noted."""
     box.run("count", "8")
 
-    def write(self: Withheld, _: object) -> None:
+    def write(self: Withheld, *_: object) -> None:
         with open(os.path.join(self.directory, "withhold"), "wb") as file:
             file.write(b"ocimigW1" + struct.pack("<Q", 1) + tail)
 

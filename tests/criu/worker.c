@@ -75,6 +75,24 @@ static int family(void) {
   }
 }
 
+/* share MB: a child counts in memory that both share, the parent prints that and a checksum of the rest. */
+static int share(size_t size) {
+  unsigned char *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  volatile unsigned long *number = (volatile unsigned long *)memory;
+  /* every second megabyte, so that there are holes */
+  for (size_t i = 4096; i < size; i++)
+    if (!(i >> 20 & 1)) memory[i] = (i * 2654435761u) >> 13;
+  if (!fork())
+    for (;; nap()) ++*number;
+  for (unsigned long shown = 0;; nap()) {
+    unsigned long sum = 0;
+    if (*number <= shown) continue;
+    for (size_t i = 4096; i < size; i += 61)
+      if (!(i >> 20 & 1)) sum = sum * 31 + memory[i]; /* reading would fill a hole */
+    printf("%lu %lx\n", shown++, sum);
+  }
+}
+
 int main(int argc, char **argv) {
   const char *mode = argc > 1 ? argv[1] : "count";
   long number = argc > 2 ? atol(argv[2]) : 1;
@@ -83,5 +101,6 @@ int main(int argc, char **argv) {
   if (!strcmp(mode, "serve")) return serve(number);
   if (!strcmp(mode, "ring")) return ring();
   if (!strcmp(mode, "family")) return family();
+  if (!strcmp(mode, "share")) return share((size_t)number << 20);
   return 2;
 }
