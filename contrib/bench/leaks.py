@@ -49,7 +49,7 @@ def _pids(cgroup: Path) -> list[str]:
 
 
 def _files(top: str) -> int:
-    """Without the journals of migrations that ended: the newest hundred are kept for whoever asks."""
+    """Without the journals of migrations that ended: the newest fifty are kept for whoever asks."""
     return sum(len(set(names) - {"journal"}) for _, _, names in os.walk(top))
 
 

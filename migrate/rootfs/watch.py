@@ -6,9 +6,10 @@
     watch.close()
 
 fanotify tells of every write(2), every name and every attribute, on the whole file system, by the handle of
-the directory and the name in it. Of three things it tells nothing, and they are looked at in any case:
-writes through a shared mapping (`suspects` of send()), writes by io_submit(2) into files that are still
-open (`opened`), and files that have a name outside the tree as well. docs/adr/0019.
+the directory, the name in it, and the handle of the file, which says its inode: a file is found by any name
+it has or had for a moment. Of two things it tells nothing, and they are looked at in any case: writes
+through a shared mapping (`suspects` of send()), and writes by io_submit(2) into files that are still open
+(`opened`). docs/adr/0019.
 """
 
 import os
@@ -33,7 +34,7 @@ _FLAGS = (
     fanotify.FAN_CLOEXEC
     | fanotify.FAN_NONBLOCK
     | fanotify.FAN_UNLIMITED_QUEUE
-    | fanotify.FAN_REPORT_DFID_NAME
+    | fanotify.FAN_REPORT_DFID_NAME_TARGET
 )
 _NAMES = fanotify.FAN_CREATE | fanotify.FAN_DELETE | fanotify.FAN_MOVED_FROM | fanotify.FAN_MOVED_TO
 _MASK = (
@@ -59,8 +60,7 @@ class Watch:
         self._overflowed = False
         self._places: dict[bytes, str] = {}  # handle of a directory -> its path
         self._single: dict[int, str] = {}  # inode -> its only name
-        self._linked: dict[int, set[str]] = {}  # inode with several -> those in the tree
-        self._outside: set[int] = set()  # inodes with names that are not in the tree
+        self._linked: dict[int, set[str]] = {}  # inode with several names -> those in the tree
 
     @staticmethod
     def start(root: "str | int") -> "Watch":
@@ -77,11 +77,14 @@ class Watch:
                 group = fanotify.fanotify_init(_FLAGS)
                 add = fanotify.FAN_MARK_ADD | fanotify.FAN_MARK_FILESYSTEM
                 fanotify.fanotify_mark(group, add, _MASK, fd)
-                fanotify.name_to_handle_at(fd)
+                inode = fanotify.inode_of(fanotify.name_to_handle_at(fd))
             except OSError as error:
                 if group >= 0:
                     os.close(group)
                 return Watch(-1, f"fanotify: {error.strerror}")
+            if inode != os.fstat(fd).st_ino:
+                os.close(group)
+                return Watch(-1, f"the handles of {_KNOWN[kind]} are of another kind here")
             return Watch(group)
 
     def close(self) -> None:
@@ -110,11 +113,13 @@ class Watch:
         if self.blind:
             return False
         try:
-            for mask, handle, name in fanotify.events(self._fd):
-                place = self._places.get(handle)
+            for mask, directory, name, target in fanotify.events(self._fd):
+                place = self._places.get(directory)
                 if place is not None:
                     self._heed(mask, place, name)
-                elif mask & fanotify.FAN_Q_OVERFLOW:
+                if target:
+                    self._find(fanotify.inode_of(target))
+                if mask & fanotify.FAN_Q_OVERFLOW:
                     self._overflowed = True
         except OSError as error:
             self._give_up(error)
@@ -135,6 +140,13 @@ class Watch:
             if mask & fanotify.FAN_ONDIR and mask & _NEW_DIRECTORY:
                 self.deep.add(path)
 
+    def _find(self, inode: int) -> None:
+        """A file was told of, maybe by another name than it has in the tree."""
+        if (name := self._single.get(inode)) is not None:
+            self.changed.add(name)
+        elif (names := self._linked.get(inode)) is not None:
+            self.changed |= names
+
     def begin(self) -> set[str]:
         """A look begins: the names that it is for. What comes from now on is for the next one."""
         self.looking |= self.changed
@@ -151,9 +163,9 @@ class Watch:
         self._whole, self._overflowed = True, False
 
     def names(self, inodes: Collection[int]) -> set[str]:
-        """The names in the tree of these inodes, and of all that have others outside."""
+        """The names in the tree of these inodes."""
         found = {self._single[inode] for inode in inodes if inode in self._single}
-        for inode in [*inodes, *self._outside]:
+        for inode in inodes:
             found |= self._linked.get(inode, set())
         return found
 
@@ -163,7 +175,6 @@ class Watch:
         """Every name of the tree was sent."""
         self._single.clear()
         self._linked.clear()
-        self._outside.clear()
         self.looking.clear()
         self._whole = False
         if self.blind:
@@ -190,12 +201,7 @@ class Watch:
         if entry.links == 1:
             self._single[entry.inode] = path
             return
-        names = self._linked.setdefault(entry.inode, set())
-        names.add(path)
-        if len(names) < entry.links:
-            self._outside.add(entry.inode)
-        else:
-            self._outside.discard(entry.inode)
+        self._linked.setdefault(entry.inode, set()).add(path)
 
     def _remove(self, path: str, entry: Entry) -> None:
         if self._single.get(entry.inode) == path:
@@ -204,7 +210,6 @@ class Watch:
             names.discard(path)
             if not names:
                 del self._linked[entry.inode]
-                self._outside.discard(entry.inode)
 
 
 def _loop_file(root: str) -> str:

@@ -160,13 +160,23 @@ def test_every_name_of_a_file_changes_with_it(copy: Copy) -> None:
     copy.go()
 
 
-def test_a_file_with_a_name_outside_is_always_looked_at(copy: Copy) -> None:
-    """What is written by that name is told of a directory that nobody knows."""
-    os.link(copy.here / "d0/f1", copy.base / "outside/name")
-    (copy.here / "d0/f1").chmod(0o640)
+def test_a_name_outside_the_tree_is_seen_through(copy: Copy) -> None:
+    """A link that is made outside, written by, and removed again: the file is known by its inode."""
+    outside = copy.base / "outside/name"
+    os.link(copy.here / "d0/f1", outside)
     copy.go()
-    (copy.base / "outside/name").write_bytes(b"by the name outside")
-    copy.go()
+    outside.write_bytes(b"by the name outside")
+    outside.unlink()
+    assert copy.go().content
+
+
+def test_a_name_that_stood_for_a_moment_is_seen_through(copy: Copy) -> None:
+    """Made and removed between two looks, it is in neither; what was done by it shows."""
+    moment = copy.here / "d5/moment"
+    os.link(copy.here / "d0/f1", moment)
+    moment.write_bytes(b"by a name that is gone")
+    moment.unlink()
+    assert copy.go().content
 
 
 def test_a_write_through_a_mapping_is_found(copy: Copy) -> None:

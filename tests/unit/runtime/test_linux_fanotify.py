@@ -37,8 +37,8 @@ def test_an_event_names_its_directory_and_what_is_in_it(group: tuple[int, int]) 
     reading, writing = group
     os.write(writing, event(2, named(b"a")) + event(0x100, named(b"longer name")))
     assert list(fanotify.events(reading)) == [
-        (2, DIRECTORY, b"a"),
-        (0x100, DIRECTORY, b"longer name"),
+        (2, DIRECTORY, b"a", b""),
+        (0x100, DIRECTORY, b"longer name", b""),
     ]
     assert list(fanotify.events(reading)) == []
 
@@ -47,14 +47,35 @@ def test_an_overflow_is_told(group: tuple[int, int]) -> None:
     """It has no directory."""
     reading, writing = group
     os.write(writing, event(fanotify.FAN_Q_OVERFLOW))
-    assert list(fanotify.events(reading)) == [(fanotify.FAN_Q_OVERFLOW, b"", b"")]
+    assert list(fanotify.events(reading)) == [(fanotify.FAN_Q_OVERFLOW, b"", b"", b"")]
 
 
-def test_other_records_are_left_out(group: tuple[int, int]) -> None:
-    """Of a file without a name, or without any record."""
+def test_the_file_itself_is_named_too(group: tuple[int, int]) -> None:
+    """In a record of its own, after that of the directory or alone; others are passed over."""
     reading, writing = group
-    os.write(writing, event(2, named(b"", kind=1)) + event(2))
-    assert list(fanotify.events(reading)) == []
+    target = struct.pack("=Ii", 8, 1) + b"file+gen"
+    alone = struct.pack("=BBH", 1, 0, 12 + len(target)) + b"FSIDFSID" + target
+    pidfd = struct.pack("=BBHi", 4, 0, 8, -1)
+    os.write(writing, event(2, named(b"a") + alone) + event(4, pidfd + alone) + event(2))
+    assert list(fanotify.events(reading)) == [
+        (2, DIRECTORY, b"a", target),
+        (4, b"", b"", target),
+        (2, b"", b"", b""),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "data"),
+    [
+        (0x1, struct.pack("=II", 77, 9)),  # ext4
+        (0x1, struct.pack("=IQ", 9, 77)),  # tmpfs
+        (0x81, struct.pack("=QI", 77, 9)),  # xfs
+        (0x4D, struct.pack("=QQI", 77, 5, 9)),  # btrfs
+    ],
+)
+def test_a_handle_says_its_inode(kind: int, data: bytes) -> None:
+    """Each file system makes its handles of other parts."""
+    assert fanotify.inode_of(struct.pack("=Ii", len(data), kind) + data) == 77
 
 
 def test_another_layout_is_refused(group: tuple[int, int]) -> None:
