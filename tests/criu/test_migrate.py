@@ -98,7 +98,7 @@ def traces(host: Host, service: Service) -> list[str]:
     mounts = host.run("cat", "/proc/self/mountinfo").splitlines()
     found += [line for line in mounts if NAME in line]
     kept = {"journal", "criu"}
-    for home in (host.root / ".migrations").glob("*"):
+    for home in (host.root / ".migrations").glob("[!.]*"):
         found += [str(path) for path in home.iterdir() if path.name not in kept]
     return found
 
