@@ -258,3 +258,23 @@ def test_keys_change_under_a_stream(server: Sshd, monkeypatch: pytest.MonkeyPatc
         writer.join()
     assert came == data
     assert keys.count(True) > 3
+
+
+@pytest.mark.parametrize("cipher", ["aes256-gcm@openssh.com", "aes128-ctr"])
+@pytest.mark.parametrize("transport", SSH)
+def test_a_server_that_has_one_cipher_is_reached(
+    new_server: Callable[..., Sshd], transport: str, cipher: str
+) -> None:
+    """Whoever makes the packets under it, what comes back is what went."""
+    sshd = new_server(extra=f"Ciphers {cipher}")
+    sshd.start()
+    data = far.PATTERN * 16
+    with connect(way(sshd), transport=transport) as connection:
+        channel = connection.open([sys.executable, "-IS", far.__file__, "echo"])
+        writer = threading.Thread(target=channel.write, args=(data,))
+        writer.start()
+        came = bytearray()
+        while len(came) < len(data):
+            came += channel.read(1 << 18, timeout=20)
+        writer.join()
+    assert came == data
