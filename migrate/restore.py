@@ -88,6 +88,7 @@ class Restoration:
         self.times: dict[str, float] = {}
         self.held = Held()
         self.sources = stage.Sources()
+        self.pages = wanted.page_handler
         self._on_restored: OnRestored | None = None
 
     def __enter__(self) -> "Restoration":
@@ -227,6 +228,8 @@ class Restoration:
         work_path = os.path.abspath(self.wanted.work_path or self.image.directory)
         os.makedirs(work_path, mode=0o700, exist_ok=True)
         log_path = os.path.join(work_path, LOG)
+        if self.wanted.lazy_pages and self.pages is None:
+            self._serve_pages(work_path)
         with (
             Fd(os.open(self.image.directory, os.O_RDONLY | os.O_DIRECTORY)) as images,
             Fd(os.open(work_path, os.O_RDONLY | os.O_DIRECTORY)) as work,
@@ -247,6 +250,17 @@ class Restoration:
             except FileNotFoundError:
                 pass
             session.call(request, notify=callbacks, watch=rpc.Watch(log_path))
+
+    def _serve_pages(self, work_path: str) -> None:
+        """Be the server of lazy pages ourselves, unless somebody is that already."""
+        from ocimig.migrate.lazy import local
+
+        def lost(reason: str) -> None:
+            log.error(f"container {self.id} is ended: {reason}")
+            lifecycle.end(self.store.load(self.id))
+
+        if not local.served_by_another(work_path):
+            self.pages = local.serve(self.image.directory, work_path, lost)
 
     # -- CRIU's questions -------------------------------------------------------------------------------
 
@@ -284,9 +298,9 @@ class Restoration:
         self.store.save(self.state, sync=False)
         if self.wanted.pid_file:
             files.write_atomic(self.wanted.pid_file, str(notice.pid).encode(), 0o644, sync=False)
-        if self.wanted.page_handler is not None:
-            self.wanted.page_handler.mark(self.store.path(self.id))
-            self.wanted.page_handler.fill()
+        if self.pages is not None:
+            self.pages.mark(self.store.path(self.id))
+            self.pages.fill()
         if self._on_restored is not None:
             self._on_restored(notice.pid)
         self.times["released"] = time.monotonic()
@@ -314,6 +328,10 @@ class Restoration:
     def _close(self) -> None:
         if self.session is not None:
             self.session.__exit__()
+        if self.pages is not None and self.wanted.page_handler is None:
+            if self.settled:
+                self.pages.filled()
+            self.pages.close()
         self.sources.close()
         self.held.close()
         if self.network is not None:

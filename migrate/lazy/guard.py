@@ -7,6 +7,7 @@ and where that is not possible it says `lost`, whose task it is to end the conta
 
 import os
 import select
+import signal
 import socket
 import struct
 import threading
@@ -68,6 +69,7 @@ class Guard:
         self._want = want
         self.tasks: dict[int, _Task] = {}
         self.pid = 0
+        self._pidfd = -1
         self._lost = lost
         self._listener: socket.socket | None = listener
         self._criu: socket.socket | None = None
@@ -76,7 +78,8 @@ class Guard:
         self._hot: dict[int, list[Run]] = {}
         self._later: dict[int, Pieces] = {}
         self._failure = ""
-        self._filling = False
+        self._restored = False
+        self._filling = False  # the handler was told
         self._mark = -1
         self._lock = threading.Lock()
         self._channel: Channel | None = None
@@ -132,9 +135,8 @@ class Guard:
 
     def fill(self) -> None:
         """Everything is restored: fill ahead of the faults, hot runs first."""
-        with self._lock:
-            self._filling = True
-            self._tell({"do": "fill"})
+        self._restored = True
+        os.write(self._waker, b"w")
 
     def close(self) -> None:
         """End the handler. Whoever still waits for a page gets zeros: nobody may."""
@@ -151,7 +153,7 @@ class Guard:
         if not pid:
             server.serve(theirs, self._record)
         theirs.close()
-        self.pid = pid
+        self.pid, self._pidfd = pid, os.pidfd_open(pid)
         self._channel = ours
 
     def _tell(self, document: dict[str, Any], fds: Sequence[int] = ()) -> None:
@@ -222,18 +224,23 @@ class Guard:
             if each is not None:
                 poller.register(each, select.POLLIN)
         ready = {fd for fd, _ in poller.poll()}
-        if self._waken in ready:
-            self._over = b"x" in os.read(self._waken, 64)
-            if self._failure and any(self._later.values()):
-                self._lose(self._failure)
+        # CRIU first: what it sent before it said that all is restored is heard before that counts.
+        if self._criu is not None and self._criu.fileno() in ready:
+            self._receive_task()
+        elif listener is not None and listener.fileno() in ready:
+            self._criu, _ = listener.accept()
+            listener.close()
+            self._listener = None
         elif self._channel is not None and self._channel.fileno() in ready:
             self._hear()
-        elif self._criu is not None and self._criu.fileno() in ready:
-            self._receive_task()
-        elif self._listener is not None and self._listener.fileno() in ready:
-            self._criu, _ = self._listener.accept()
-            self._listener.close()
-            self._listener = None
+        elif self._waken in ready:
+            self._over = b"x" in os.read(self._waken, 64)
+            if self._restored and not self._filling:
+                with self._lock:
+                    self._filling = True
+                    self._tell({"do": "fill"})
+            if self._failure and any(self._later.values()):
+                self._lose(self._failure)
 
     def _receive_task(self) -> None:
         """The protocol of criu/uffd.c: a pid, negative for a zombie, then a descriptor with one byte."""
@@ -274,6 +281,8 @@ class Guard:
             self._want(int(document["pid"]), (int(document["start"]), int(document["end"])))
         elif did == "done":
             self._forget(int(document["serial"]))
+        elif did == "filled" and any(task.uffd >= 0 for task in self.tasks.values()):
+            raise ValueError("the page handler ended before all memory had come")
         elif did == "filled":
             self.outcome.bytes += int(document["bytes"])
             self.outcome.faults += int(document["faults"])
@@ -288,8 +297,7 @@ class Guard:
         assert self._channel is not None
         self._channel.close()
         self._channel = None
-        os.waitpid(self.pid, 0)
-        self.pid = 0
+        self._reap()
         children = {
             server.CHILD + event.slot
             for event in self._record.replay()
@@ -309,6 +317,13 @@ class Guard:
         if any(task.uffd >= 0 for task in self.tasks.values()):
             self._lost(reason)
 
+    def _reap(self) -> None:
+        """Wait for the handler; whoever waits for all children of ours may have been first."""
+        with suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)
+        os.close(self._pidfd)
+        self.pid = 0
+
     def _forget(self, serial: int) -> None:
         task = self.tasks[serial]
         if task.uffd >= 0:
@@ -324,9 +339,9 @@ class Guard:
                 self._channel.close()
                 self._channel = None
             if self.pid:
-                pid, self.pid = self.pid, 0
-                os.kill(pid, 9)  # our child, not yet waited for; it ends by itself when all is done
-                os.waitpid(pid, 0)
+                with suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+                self._reap()
             for serial in self.tasks:
                 self._forget(serial)
             fds = [source.fd for sources in self._sources.values() for source in sources]

@@ -13,7 +13,8 @@ from ocimig.migrate.memory.runs import Run
 
 
 class Lazy(NamedTuple):
-    """Of one process: its withheld runs, and (start, end, offset) of its pages in the file `pages`."""
+    """Of one process: the runs that are not in these images (withheld, or in those of a parent), and
+    (start, end, offset) of its pages in the file `pages`."""
 
     withheld: list[Run]
     present: list[tuple[int, int, int]]

@@ -10,8 +10,10 @@ import time
 from contextlib import suppress
 
 from ocimig.files import Fd
+from ocimig.migrate.lazy.errors import StillFilling
 
 NAME = "filling"
+PATIENCE = 600.0  # seconds: 300 GiB at the slowest that was measured
 _TICK = 0.01
 
 
@@ -21,6 +23,12 @@ def take(directory: str) -> int:
     with Fd(os.open(os.path.join(directory, NAME), flags, 0o600)) as fd:
         fcntl.flock(fd, fcntl.LOCK_EX)
         return os.dup(fd)
+
+
+def require(directory: str, id: str, seconds: float = PATIENCE) -> None:
+    """Wait until all memory of a container has come. Raises StillFilling."""
+    if not wait(directory, seconds):
+        raise StillFilling(id=id, seconds=round(seconds))
 
 
 def wait(directory: str, seconds: float = 0.0) -> bool:
