@@ -23,10 +23,11 @@ Pause = Callable[[], AbstractContextManager[object]]
 
 @dataclass(frozen=True, slots=True)
 class Dirty:
-    """One address space. All runs are of private anonymous memory that CRIU may restore lazily."""
+    """One space. That of a process: all runs are of private anonymous memory that CRIU may restore
+    lazily. A shared object: all runs are offsets in it."""
 
     space: str  # migrate/memory/spaces.py
-    pid: int  # on this host
+    pid: int  # on this host; of a shared object a descriptor, ours, as the sender takes it
     runs: list[Run]  # there, and written since the look before; everything in the first look
     mappings: list[Run]  # all such mappings, populated or not
     fresh: bool = False  # what was held of this space is of another: forget it
@@ -63,10 +64,11 @@ class Tracker(Protocol):
         ...
 
 
-def choose(prefer: str = "", *, pause: Pause | None = None) -> Tracker:
+def choose(prefer: str = "", *, pause: Pause | None = None, shared: bool = False) -> Tracker:
     """The best tracker that works here, found by trying; `prefer` names one: that, or NoTracker.
 
     `pause` stops the container's processes while its context lasts; without it `softdirty` is not used.
+    `shared` is whether shared memory is to be followed too.
     """
     refusals: list[str] = []
     for name, attempt in (
@@ -79,9 +81,15 @@ def choose(prefer: str = "", *, pause: Pause | None = None) -> Tracker:
         made = attempt(pause)
         if not isinstance(made, str):
             made.notes += refusals
-            return made
+            return _with_shared(made) if shared else made
         refusals.append(f"{name}: {made}")
     raise NoTracker(name=prefer, reason="; ".join(refusals) or "no tracker is called that")
+
+
+def _with_shared(tracker: Tracker) -> Tracker:
+    from ocimig.migrate.trackers.shared import WithShared
+
+    return WithShared(tracker)
 
 
 def _userfault(_: Pause | None) -> Tracker | str:

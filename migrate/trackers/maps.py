@@ -5,11 +5,13 @@ may restore lazily (vma_entry_can_be_lazy in its include/vma.h). Reads /proc onl
 """
 
 import errno
+import mmap
 import os
 import re
+from functools import cache
 
 from ocimig.migrate.memory.runs import Run, intersect, merge
-from ocimig.runtime.linux import pagemap, proc
+from ocimig.runtime.linux import memory, pagemap
 from ocimig.runtime.linux.pagemap import PAGE
 
 # Of /proc/PID/maps: private, no file, and no name but those that the kernel gives to plain memory.
@@ -17,8 +19,13 @@ _PLAIN = re.compile(
     rb"^([0-9a-f]+)-([0-9a-f]+) (?:[-rwx]{3})p [0-9a-f]+ 00:00 0 *(?:\[heap\]|\[stack\]|\[anon:[^\n]*\])?$",
     re.MULTILINE,
 )
+_SHARED = re.compile(
+    rb"^([0-9a-f]+)-([0-9a-f]+) (?:[-rwx]{3})s [0-9a-f]+ ([0-9a-f]+:[0-9a-f]+) ([0-9]+) *([^\n]*)$",
+    re.MULTILINE,
+)
 _RANGE = re.compile(rb"^([0-9a-f]+)-([0-9a-f]+) ")
 _NOT_LAZY = {b"lo", b"ht", b"ss"}  # VmFlags: locked, hugetlb, shadow stack
+_SOME_LOCKED = re.compile(rb"^VmLck:\s*[1-9]|^x86_Thread_features:.*shstk", re.MULTILINE)
 _AIO = b"/[aio]"
 
 # What CRIU would save of an anonymous mapping: pagemap-cache.c, pmc_fill. It asks for PAGE_IS_FILE too,
@@ -52,6 +59,30 @@ def read(pid: int) -> Maps | None:
         lazy = _lazy_by_flags(pid)
         plain = [area for area in plain if area in lazy]
     return Maps(plain, aio=_AIO in text)
+
+
+def shared(pid: int) -> dict[int, tuple[Run, str]]:
+    """Shared memory that a process has mapped: inode -> a mapping of it and its name.
+
+    MAP_SHARED|MAP_ANONYMOUS, memfd_create(2) and SysV segments: all are files of the kernel's own tmpfs,
+    and CRIU's shmid is the inode's number (proc_parse.c, memfd.c). Huge pages are left to CRIU.
+    """
+    found = {}
+    for start, end, device, inode, name in _SHARED.findall(_file(pid, "maps")):
+        if device == own_tmpfs():
+            found[int(inode)] = ((int(start, 16), int(end, 16)), name.decode("utf-8", "replace"))
+    return found
+
+
+@cache
+def own_tmpfs() -> bytes:
+    """The device of the kernel's own tmpfs, as maps shows it: that of a mapping we make."""
+    with mmap.mmap(-1, PAGE) as page:
+        start = memory.address(page)
+        for match in _SHARED.finditer(_file(os.getpid(), "maps")):
+            if int(match[1], 16) <= start < int(match[2], 16):
+                return match[3]
+    return b""
 
 
 def open_pagemap(pid: int) -> int | None:
@@ -118,8 +149,7 @@ def there_by_entries(fd: int, mappings: list[Run], bits: int = 0) -> list[Run]:
 
 
 def _some_are_not_lazy(pid: int) -> bool:
-    status = proc.status(pid) or {}
-    return status.get("VmLck", "0 kB") != "0 kB" or "shstk" in status.get("x86_Thread_features", "")
+    return _SOME_LOCKED.search(_file(pid, "status")) is not None
 
 
 def _lazy_by_flags(pid: int) -> set[Run]:

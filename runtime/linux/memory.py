@@ -20,6 +20,13 @@ def address(buffer: "bytearray | memoryview | object") -> int:
     return ctypes.addressof(ctypes.c_char.from_buffer(buffer))  # type: ignore[arg-type]
 
 
+def same(one: int, other: int, length: int) -> bool:
+    """memcmp(3): whether the bytes at two of our addresses are equal."""
+    return (
+        int(libc.memcmp(ctypes.c_void_p(one), ctypes.c_void_p(other), ctypes.c_size_t(length))) == 0
+    )
+
+
 def process_vm_readv(pid: int, into: int, runs: "Sequence[tuple[int, int]]") -> int:
     """Read their runs (start, end) one behind the other to our address `into`; the bytes that came.
 

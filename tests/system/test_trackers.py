@@ -367,13 +367,13 @@ def test_a_tracker_of_no_such_name_is_refused() -> None:
 def test_fifty_processes_cost_little(program: Path) -> None:
     """One look at fifty quiet processes; no promise about time, only that nothing is dirty."""
     targets = [Tracked(program) for _ in range(50)]
-    tracker = trackers.choose()
     try:
+        tracker = choose("userfault", targets[0])
         tasks = {target.pid: n + 1 for n, target in enumerate(targets)}
         assert len(tracker.look(tasks)) == 50
         assert sum(total(dirty.runs) for dirty in tracker.look(tasks)) == 0
         assert len(tracker.look(tasks, final=True)) == 50
-    finally:
         tracker.close()
+    finally:
         for target in targets:
             target.__exit__()

@@ -21,6 +21,7 @@
 #include <sys/rseq.h>
 #include <sys/select.h>
 #include <sys/sem.h>
+#include <sys/shm.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -171,6 +172,18 @@ int main(int argc, char **argv)
 		if (!strcmp(word, "map")) {
 			void *at = mmap((void *)a, b * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 			answer((long)at, at == MAP_FAILED ? errno : 0, 0);
+		} else if (!strcmp(word, "share")) { /* 0 anonymous, 1 a memfd, 2 a SysV segment; of 16 pages */
+			int fd = a == 1 ? memfd_create("tracked", 0) : -1;
+			if (fd >= 0 && ftruncate(fd, 16 * 4096) < 0)
+				return 1;
+			int id = a == 2 ? shmget(IPC_PRIVATE, 16 * 4096, 0600) : -1;
+			void *at = a == 2 ? shmat(id, NULL, 0) : mmap(NULL, 16 * 4096, PROT_READ | PROT_WRITE,
+								      MAP_SHARED | (a ? 0 : MAP_ANONYMOUS), fd, 0);
+			if (a == 2)
+				shmctl(id, IPC_RMID, NULL);
+			answer((long)at, fd, 0);
+		} else if (!strcmp(word, "shorten")) {
+			answer(ftruncate(a, b * 4096), errno, 0);
 		} else if (!strcmp(word, "write")) {
 			for (long n = 0; n < b; n++)
 				(*(volatile char *)(a + n * 4096))++;
