@@ -10,11 +10,12 @@ has the whole protocol.
 
 import sys
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ocimig.migrate.memory import runs, spaces
+from ocimig.migrate.memory.digests import SIZE
 from ocimig.migrate.memory.runs import PAGE, Run
 
 PAGES = "pages"
@@ -22,7 +23,10 @@ ASK = "pages-ask"  # {"seq": number}: say when everything before this, on this s
 TAKEN = "pages-taken"  # {"seq": number}: the answer
 FORGET = "pages-forget"  # {"space": name}
 WITHIN = "pages-within"  # {"space": name}, runs: hold nothing outside them
-KINDS = (PAGES, ASK, FORGET, WITHIN)  # what Held.take understands
+OFFER = "pages-offer"  # what of an earlier stay is there? answered by DIGESTS … and OFFERED
+DIGESTS = "pages-digests"  # {"space": name, "runs": number}, runs, a digest for each of their pages
+OFFERED = "pages-offered"  # {"pages": number}
+KINDS = (PAGES, ASK, FORGET, WITHIN, OFFER)  # what Held.hear understands
 
 PRESENT = 0  # the bytes are in the frame
 ZERO = 1  # nothing but zeros
@@ -103,6 +107,23 @@ def _entries(raw: memoryview, size: int) -> list[Entry]:
     return entries
 
 
+def cut(of: list[Run], size: int) -> Iterator[tuple[list[Run], int]]:
+    """Runs in portions of up to `size` bytes, and how many each has."""
+    piece: list[Run] = []
+    room = size
+    for start, end in of:
+        while end - start >= room:
+            piece.append((start, start + room))
+            yield piece, size
+            start += room
+            piece, room = [], size
+        if end > start:
+            piece.append((start, end))
+            room -= end - start
+    if piece:
+        yield piece, size - room
+
+
 def pack_runs(of: Sequence[Run]) -> bytes:
     """A list of runs as bytes: start u64, end u64, in network order."""
     flat = array("Q", [number for run in of for number in run])
@@ -129,6 +150,21 @@ def _numbers(raw: bytes | memoryview) -> "array[int]":
     if _SWAP:
         flat.byteswap()
     return flat
+
+
+def unpack_digests(said: dict[str, Any], payload: bytes) -> Iterator[tuple[str, Run, bytes]]:
+    """What a frame of DIGESTS tells: space, run, digests of the run. Raises ValueError where it lies."""
+    space = spaces.check(said.get("space"))
+    count = number(said, "runs", len(payload) // ENTRY)
+    at = count * ENTRY
+    for start, end in unpack_runs(payload[:at]):
+        size = (end - start) // PAGE * SIZE
+        if at + size > len(payload):
+            raise ValueError("digests are missing")
+        yield space, (start, end), payload[at : at + size]
+        at += size
+    if at != len(payload):
+        raise ValueError("there are more digests than pages")
 
 
 def number(said: dict[str, Any], key: str, most: int) -> int:

@@ -18,6 +18,8 @@ from ocimig.errors import NoSpace
 from ocimig.migrate.errors import BrokenFrame
 from ocimig.migrate.memory import frames, spaces
 from ocimig.migrate.memory.frames import PRESENT, SAME, TOP, ZERO, Entry, Pages
+from ocimig.migrate.memory.limit import memory_and_swap
+from ocimig.migrate.memory.retained import Retained
 from ocimig.migrate.memory.runs import PAGE, Run, merge, subtract, union
 from ocimig.migrate.wire import Frame, Wire
 from ocimig.runtime.linux.fallocate import punch_hole
@@ -56,12 +58,20 @@ class _Space:
 class Held:
     """The memory that came. All methods may be called from several threads.
 
-    `limit` is how many bytes it may take at most, by default what the host has of memory and swap.
+    `limit` is how many bytes it may take at most, by default what the host has of memory and swap;
+    `retained` is what the container left here when it went, if it did.
     """
 
-    def __init__(self, *, host: str = "the source", limit: int | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        host: str = "the source",
+        limit: int | None = None,
+        retained: Retained | None = None,
+    ) -> None:
         self.host = host
-        self.limit = _memory_and_swap() if limit is None else limit
+        self._retained = retained
+        self.limit = memory_and_swap() if limit is None else limit
         self._spaces: dict[str, _Space] = {}
         self._allocated = 0
         self._lock = threading.Lock()
@@ -96,9 +106,19 @@ class Held:
     def hear(self, wire: Wire, frame: Frame) -> None:
         """take(), with the answer where one is due. Payloads that follow come without a copy."""
         wire.lent.add(frames.PAGES)
+        if frame.kind == frames.OFFER:
+            self._offer(wire)
+            return
         seq = self.take(frame)
         if seq is not None:
             wire.send(frames.TAKEN, {"seq": seq})
+
+    def _offer(self, wire: Wire) -> None:
+        if self._retained is None:
+            wire.send(frames.OFFERED, {"pages": 0})
+            return
+        with wire.beating():
+            self._retained.offer(self, wire)
 
     def _take(self, pages: Pages) -> None:
         data = self._plain(pages)
@@ -110,10 +130,9 @@ class Held:
                 if error.errno in {errno.ENOSPC, errno.ENOMEM}:
                     raise NoSpace(path=f"the memory of {self.host}'s container") from None
                 raise
-            allocated = os.fstat(space.fd).st_blocks * 512
             with self._lock:
-                self._allocated += allocated - space.allocated
-                space.allocated = allocated
+                if not space.forgotten:
+                    self._measure(space)
                 space.log += pages.entries
 
     def _plain(self, pages: Pages) -> memoryview:
@@ -208,6 +227,8 @@ class Held:
                 outside = subtract(found.held, runs)
                 found.held = subtract(found.held, outside)
                 found.candidates = []
+                if not found.forgotten:
+                    self._measure(found)
 
     def close(self) -> None:
         """Give everything back."""
@@ -217,16 +238,28 @@ class Held:
     # ---- an earlier stay
 
     @contextmanager
-    def offer(self, space: str, runs: list[Run]) -> Iterator[int]:
-        """A `with` block that writes these runs of an earlier stay into the memfd it is given.
+    def offer(self, space: str) -> Iterator[tuple[int, list[Run]]]:
+        """A `with` block that writes pages of an earlier stay into the memfd it is given.
 
-        They count as held only once the source has called them the same.
+        It adds their runs to the list, before it tells the source of them. They count as held only once
+        the source has called them the same.
         """
         with self._use(space) as found:
-            yield found.fd
-            with self._lock:
-                found.settle()
-                found.candidates = subtract(union(found.candidates, runs), found.held)
+            offered: list[Run] = []
+            try:
+                yield found.fd, offered
+            finally:
+                with self._lock:
+                    found.settle()
+                    found.candidates = subtract(union(found.candidates, merge(offered)), found.held)
+                    if not found.forgotten:
+                        self._measure(found)
+
+    def _measure(self, space: _Space) -> None:
+        """Count what its memfd takes. Under the lock."""
+        allocated = os.fstat(space.fd).st_blocks * 512
+        self._allocated += allocated - space.allocated
+        space.allocated = allocated
 
     # ---- one memfd
 
@@ -273,12 +306,3 @@ def _memfd(name: str) -> int:
     with suppress(OSError):  # then mappings of it reach everywhere
         os.ftruncate(fd, TOP)
     return fd
-
-
-def _memory_and_swap() -> int:
-    total = 0
-    with open("/proc/meminfo", encoding="ascii") as file:
-        for line in file:
-            if line.startswith(("MemTotal:", "SwapTotal:")):
-                total += int(line.split()[1]) * 1024
-    return total

@@ -1,4 +1,4 @@
-"""How fast bytes may leave, over all streams together. Never looks at the bytes."""
+"""How fast bytes may leave, over all streams together, and how many there can be. Never looks at them."""
 
 import threading
 import time
@@ -37,3 +37,13 @@ class Limit:
             self._free = turn + count / self.rate
         if turn > now:
             self._sleep(turn - now)
+
+
+def memory_and_swap() -> int:
+    """Bytes of memory this host has, swap included: more can be held of no container."""
+    total = 0
+    with open("/proc/meminfo", encoding="ascii") as file:
+        for line in file:
+            if line.startswith(("MemTotal:", "SwapTotal:")):
+                total += int(line.split()[1]) * 1024
+    return total

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from ocimig.migrate.errors import BrokenFrame, LinkLost
 from ocimig.migrate.memory import frames, spaces
 from ocimig.migrate.memory.digests import Digests
-from ocimig.migrate.memory.limit import Limit
+from ocimig.migrate.memory.limit import Limit, memory_and_swap
 from ocimig.migrate.memory.reader import Reader
 from ocimig.migrate.memory.runs import PAGE, Run, merge, total
 from ocimig.migrate.memory.sift import sift
@@ -181,7 +181,7 @@ class PageSender:
             slow = int(self.limit.rate * _SLOWEST) // PAGE * PAGE
             size = max(16 * PAGE, min(FRAME, slow))
         for space, pid, runs in work:
-            for piece, length in _cut(runs, size):
+            for piece, length in frames.cut(runs, size):
                 yield _Piece(space, pid, piece, length, space in self._known)
 
     def _run(self, work: Callable[[_Stream], None]) -> None:
@@ -328,9 +328,31 @@ class PageSender:
         if len(self._streams) > 1:
             self.settle(self._timeout)
 
-    def offered(self, digests: "dict[str, Digests]") -> None:
-        """The far side has pages of an earlier stay, with these digests: equal ones need not travel."""
-        self._digests.update(digests)
+    def learn(self, timeout: float | None = 60.0) -> int:
+        """Ask what the far side has from an earlier stay, before the first send(): how many pages.
+
+        What is the same there does not travel. `timeout` is how long it may be silent.
+        """
+        wire = self._streams[0].wire
+        wire.send(frames.OFFER, timeout=self._timeout)
+        found: dict[str, Digests] = {}
+        pages = 0
+        while True:
+            frame = wire.receive(timeout)
+            try:
+                if frame.kind == frames.OFFERED:
+                    break
+                if frame.kind != frames.DIGESTS:
+                    raise ValueError(f"it came where {frames.DIGESTS} belongs")
+                for space, run, digests in frames.unpack_digests(frame.header, frame.payload):
+                    found.setdefault(space, Digests()).add(run, digests)
+                    pages += total([run]) // PAGE
+                if pages * PAGE > memory_and_swap():
+                    raise ValueError("more than any container here can have")
+            except ValueError as error:
+                raise BrokenFrame(host=wire.host, reason=f"{frame.kind}: {error}") from None
+        self._digests = found
+        return pages
 
 
 class _Shared:
@@ -358,20 +380,3 @@ class _Shared:
     def rest(self) -> Iterator[_Piece]:
         """What nobody took, once all have stopped."""
         return self._pieces
-
-
-def _cut(runs: list[Run], size: int) -> Iterator[tuple[list[Run], int]]:
-    """Runs in portions of up to `size` bytes, and how many each has."""
-    piece: list[Run] = []
-    room = size
-    for start, end in runs:
-        while end - start >= room:
-            piece.append((start, start + room))
-            yield piece, size
-            start += room
-            piece, room = [], size
-        if end > start:
-            piece.append((start, end))
-            room -= end - start
-    if piece:
-        yield piece, size - room

@@ -200,8 +200,9 @@ def test_sameness_must_have_been_offered(held: Held) -> None:
     """And it is over once the page was overwritten."""
     with pytest.raises(BrokenFrame, match="never offered"):
         held.take(frame([page(0, SAME)]))
-    with held.offer("p1", [(BASE, BASE + 2 * PAGE)]) as fd:
+    with held.offer("p1") as (fd, offered):
         os.pwrite(fd, letters("a", "b"), BASE)
+        offered.append((BASE, BASE + 2 * PAGE))
     assert held.runs("p1") == []
     held.take(frame([page(0, SAME)]))
     assert held.runs("p1") == [page(0)[:2]]
