@@ -1,15 +1,17 @@
 """How long a container will stand still: by what it is, and by what earlier migrations on this host took.
 
 A model says what each part of the blackout depends on (processes, threads, mappings, descriptors,
-sockets; bytes over bandwidth; round trips). Each migration leaves what it really took in
+sockets; bytes over bandwidth; round trips) on a machine that has nothing else to do, and how much slower
+this one is at the moment is measured (`strain`). Each migration leaves what it really took in
 `<root>/.migrations/.calibration.json`; the model's parts are then stretched to fit those, the latest, the
 most similar and those to the same host first. Never decides.
 """
 
 import math
 import os
+import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from ocimig import files, jsonio, log
@@ -32,12 +34,13 @@ _MODEL: dict[str, tuple[float, float, float, float, float, float]] = {
     FILES: (3.0, 0.0, 0.0, 0.0, 0.0, 0.0),
     RESTORE: (35.0, 4.0, 0.3, 0.02, 0.05, 0.3),
     NETWORK: (2.0, 0.0, 0.0, 0.0, 0.0, 0.0),
-    WIRE: (2.0, 0.0, 0.0, 0.0, 0.0, 0.0),
+    WIRE: (10.0, 0.0, 0.0, 0.0, 0.0, 0.0),
     DELTA: (2.0, 0.0, 0.0, 0.0, 0.0, 0.0),
 }
 _ROUND_TRIPS = 2  # prepare → prepared, go → running
 _IMAGE = 24 << 10  # bytes of CRIU's images, and for each process
 _CHANGED_FILE = 0.0002  # seconds
+_BURST = 0.008  # seconds of processor time
 _LAG = 0.005  # seconds from the last look at memory to the freeze
 
 
@@ -57,23 +60,29 @@ class Shape:
 
 
 @dataclass(frozen=True, slots=True)
+class Situation:
+    """What the blackout depends on."""
+
+    shape: Shape = field(default_factory=Shape)
+    strain: float = 1.0  # how many times slower than alone the machine is
+    round_trip: float = 0.0  # seconds
+    bandwidth: float = 0.0  # bytes of memory a second; 0: unknown
+    changed_files: int = 0  # that the last pass is likely to meet
+    delta: float = 0.0  # bytes of the last pages over the bandwidth: seconds
+
+
+@dataclass(frozen=True, slots=True)
 class Sample:
     """What one migration was and took."""
 
     target: str
-    shape: Shape
+    situation: Situation
     parts: Mapping[str, float]
-    bandwidth: float = 0.0  # bytes of memory a second
-    round_trip: float = 0.0
-    changed_files: int = 0
-    delta: float = 0.0  # bytes of the last pages over the bandwidth: seconds
 
     def to_dict(self) -> dict[str, Any]:
         """For the file."""
-        return {
-            **asdict(self),
-            "parts": {name: round(took, 6) for name, took in self.parts.items()},
-        }
+        parts = {name: round(took, 6) for name, took in self.parts.items()}
+        return {"target": self.target, **asdict(self.situation), "parts": parts}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +101,9 @@ class Predictor:
     target: str
     samples: Sequence[Sample] = ()
     shape: Shape = field(default_factory=Shape)
-    round_trip: float = 0.0  # seconds
-    changed_files: int = 0  # that the last pass is likely to meet
+    strain: float = 0.0  # 0: not measured
+    round_trip: float = 0.0
+    changed_files: int = 0
     delta: float = 0.0  # of the last prediction
 
     @classmethod
@@ -103,13 +113,15 @@ class Predictor:
         return cls(path, target, read(path))
 
     def look(self, pids: Iterable[int]) -> None:
-        """Count what these processes have; ended ones count nothing."""
+        """Count what these processes have, and see how busy the machine is. Takes 10 ms; not in the freeze."""
         self.shape = look(pids)
+        now = strain()
+        self.strain = (self.strain + now) / 2 if self.strain else now
 
     @property
     def bandwidth(self) -> float:
         """Bytes of memory a second that went to this host the last times; 0 when it is new."""
-        known = [each.bandwidth for each in self.samples if each.target == self.target]
+        known = [each.situation.bandwidth for each in self.samples if each.target == self.target]
         return _median([(value, 1.0) for value in known[-3:] if value > 0])
 
     def fixed(self) -> float:
@@ -133,10 +145,8 @@ class Predictor:
 
     def learn(self, parts: Mapping[str, float], *, bandwidth: float = 0.0) -> None:
         """Keep what a migration took, for the next ones; a file that cannot be written is no failure."""
-        sample = Sample(
-            self.target, self.shape, dict(parts), bandwidth, self.round_trip, self.changed_files,
-            self.delta,
-        )  # fmt: skip
+        situation = replace(self._situation(self.delta), bandwidth=bandwidth)
+        sample = Sample(self.target, situation, dict(parts))
         self.samples = [*self.samples, sample][-KEPT:]
         text = jsonio.dumps(
             {"version": VERSION, "migrations": [each.to_dict() for each in self.samples]}
@@ -146,8 +156,18 @@ class Predictor:
         except OSError as error:
             log.debug(f"nothing was learnt: {error}")
 
+    def _situation(self, delta: float) -> Situation:
+        return Situation(
+            self.shape,
+            self.strain or 1.0,
+            self.round_trip,
+            self.bandwidth,
+            self.changed_files,
+            delta,
+        )
+
     def _parts(self, delta: float) -> dict[str, float]:
-        bare = model(self.shape, self.round_trip, self.bandwidth, self.changed_files, delta)
+        bare = model(self._situation(delta))
         return {name: took * self._stretch(name) for name, took in bare.items()}
 
     def _stretch(self, part: str) -> float:
@@ -155,34 +175,39 @@ class Predictor:
         seen = [(1.0, _PRIOR)]
         size = _size(self.shape)
         for age, each in enumerate(reversed(self.samples)):
-            foreseen = model(
-                each.shape, each.round_trip, each.bandwidth, each.changed_files, each.delta
-            )
+            foreseen = model(each.situation)
             took = each.parts.get(part)
             if took is None or foreseen[part] <= 0:
                 continue
             low, high = _LIMITS
-            alike = 1 / (1 + 4 * abs(math.log(size / _size(each.shape))))
+            alike = 1 / (1 + 4 * abs(math.log(size / _size(each.situation.shape))))
             here = 1.0 if each.target == self.target else _ELSEWHERE
             ratio = min(high, max(low, took / foreseen[part]))
             seen.append((ratio, 0.9**age * alike * here))
         return _median(seen)
 
 
-def model(
-    shape: Shape, round_trip: float, bandwidth: float, changed_files: int, delta: float
-) -> dict[str, float]:
+def model(situation: Situation) -> dict[str, float]:
     """Seconds of each part, before anything was learnt."""
     found = {}
+    counts = situation.shape.counts()
     for part, (always, *each) in _MODEL.items():
-        counted = sum(cost * count for cost, count in zip(each, shape.counts(), strict=True))
-        found[part] = (always + counted) / 1000
-    found[FILES] += changed_files * _CHANGED_FILE
-    found[DELTA] += delta
-    found[WIRE] += _ROUND_TRIPS * round_trip
-    if bandwidth > 0:
-        found[WIRE] += _IMAGE * (1 + shape.processes) / bandwidth
+        counted = sum(cost * count for cost, count in zip(each, counts, strict=True))
+        found[part] = (always + counted) / 1000 * situation.strain
+    found[FILES] += situation.changed_files * _CHANGED_FILE
+    found[DELTA] += situation.delta
+    found[WIRE] += _ROUND_TRIPS * situation.round_trip
+    if situation.bandwidth > 0:
+        found[WIRE] += _IMAGE * (1 + situation.shape.processes) / situation.bandwidth
     return found
+
+
+def strain() -> float:
+    """How many times longer than alone a computation takes now, on one processor of this machine."""
+    began, used = time.perf_counter(), time.thread_time()
+    while (mine := time.thread_time() - used) < _BURST:
+        sum(range(2000))
+    return max(1.0, (time.perf_counter() - began) / mine)
 
 
 def look(pids: Iterable[int]) -> Shape:
@@ -220,20 +245,21 @@ def read(path: str) -> list[Sample]:
 
 def _sample(each: Mapping[str, Any]) -> Sample:
     counts = {spec.name: int(each["shape"][spec.name]) for spec in fields(Shape)}
-    return Sample(
-        str(each["target"]),
+    situation = Situation(
         Shape(**counts),
-        {str(name): float(took) for name, took in each["parts"].items() if name in PARTS},
-        float(each.get("bandwidth", 0)),
+        max(1.0, float(each.get("strain", 1))),
         float(each.get("round_trip", 0)),
+        float(each.get("bandwidth", 0)),
         int(each.get("changed_files", 0)),
         float(each.get("delta", 0)),
     )
+    parts = {str(name): float(took) for name, took in each["parts"].items() if name in PARTS}
+    return Sample(str(each["target"]), situation, parts)
 
 
 def _size(shape: Shape) -> float:
     """One number for how much there is to dump and restore."""
-    return sum(model(shape, 0.0, 0.0, 0, 0.0).values())
+    return sum(model(Situation(shape)).values())
 
 
 def _median(weighted: list[tuple[float, float]]) -> float:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ocimig import jsonio
 from ocimig.migrate import predict
-from ocimig.migrate.predict import Predictor, Shape
+from ocimig.migrate.predict import Predictor, Shape, Situation
 from ocimig.migrate.report import DELTA, PARTS
 from ocimig.runtime.store import Store
 
@@ -30,7 +30,7 @@ def truth(shape: Shape, rng: random.Random) -> dict[str, float]:
     factors = dict(zip(PARTS, (1.5, 0.6, 1.0, 2.0, 3.0, 1.8, 0.5), strict=True))
     return {
         part: took * factors[part] * rng.uniform(0.85, 1.15)
-        for part, took in predict.model(shape, 0.001, 0.0, 0, 0.0).items()
+        for part, took in predict.model(Situation(shape, round_trip=0.001)).items()
     }
 
 
@@ -49,6 +49,24 @@ def test_after_a_few_migrations_the_prediction_is_within_a_quarter(store: Store,
         predictor.learn(actual)
 
 
+def test_a_busy_machine_teaches_what_it_would_have_been(store: Store) -> None:
+    """What took four times as long on a machine four times slower is foreseen as before on an idle one."""
+    predictor = Predictor.open(store, "host2")
+    base = predict.model(Situation(SMALL))
+    for _ in range(4):
+        predictor.shape, predictor.strain = SMALL, 4.0
+        predictor.learn({part: took * 4 for part, took in base.items()})
+    predictor.strain = 1.0
+    assert predictor.fixed() == pytest.approx(sum(base.values()))
+    predictor.strain = 2.0
+    assert predictor.fixed() == pytest.approx(2 * sum(base.values()))
+
+
+def test_the_strain_is_measured() -> None:
+    """Never faster than alone."""
+    assert 1.0 <= predict.strain() < 100
+
+
 def test_one_strange_migration_does_not_spoil_the_next(store: Store) -> None:
     """A host that was busy once: the median does not follow it."""
     rng = random.Random(1)
@@ -65,7 +83,7 @@ def test_the_same_host_counts_more_than_others(store: Store) -> None:
     """A slow host among fast ones is foreseen as slow."""
     predictor = Predictor.open(store, "fast")
     predictor.shape = SMALL
-    base = predict.model(SMALL, 0.0, 0.0, 0, 0.0)
+    base = predict.model(Situation(SMALL))
     for _ in range(4):
         predictor.target = "fast"
         predictor.learn(base)
