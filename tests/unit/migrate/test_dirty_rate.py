@@ -1,7 +1,7 @@
 """How fast a container writes: counted, and turned into what a migration would be."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pytest
 from hypothesis import given, settings
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ocimig.migrate import dirty_rate
 from ocimig.migrate.forecast import Writes, forecast, writes_of
-from ocimig.migrate.memory.runs import PAGE
+from ocimig.migrate.memory.runs import PAGE, Run
 from ocimig.migrate.rounds import ABORT, FREEZE, RoundPolicy
 from ocimig.migrate.trackers import Dirty
 
@@ -35,6 +35,9 @@ class Follower:
             return [Dirty(f"p{inside}", pid, everything, everything, fresh=True)]
         new = (20 + self.looks) * PAGE
         return [Dirty(f"p{inside}", pid, [(0, 10 * PAGE), (new, new + PAGE)], everything)]
+
+    def sent(self, space: str, runs: Sequence[Run], data: memoryview) -> None:
+        """See Tracker."""
 
     def close(self) -> None:
         """See Tracker."""
