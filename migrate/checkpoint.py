@@ -22,6 +22,7 @@ from ocimig.migrate import descriptors, dump_request, external, mountinfo, netlo
 from ocimig.migrate.dump_request import CheckpointOptions
 from ocimig.migrate.frozen import Frozen, nothing
 from ocimig.migrate.image_place import ImagePlace, full
+from ocimig.migrate.lazy import mark
 from ocimig.migrate.signals import Deferred
 from ocimig.migrate.withholding import Memory, Withholding
 from ocimig.runtime import cgroups, lifecycle
@@ -52,8 +53,10 @@ def checkpoint(
 
     `on_frozen` is called while it is frozen: returning commits, raising lets it run on. `lock` false
     is for a caller that holds the container's lock already. `memory` moves the memory by other means:
-    the images then speak of pages that are not in them.
+    the images then speak of pages that are not in them. Memory that is still to come after a restore is
+    waited for.
     """
+    mark.require(store.path(id), id)
     if not lock:
         return _Checkpoint(store, id, wanted, on_frozen, memory).run()
     held = store.lock(id, wait=False)
