@@ -1,6 +1,8 @@
 """Small trees as lists."""
 
+import base64
 import os
+import zlib
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,7 @@ def test_a_list_makes_the_same_tree(tmp_path: Path) -> None:
     there = tmp_path / "there"
     (there / "d").mkdir(parents=True)
     (there / "d/file").write_bytes(b"\0data")
+    (there / "large").write_bytes(large := os.urandom(100_000) + bytes(1 << 20))
     (there / "d/file").chmod(0o640)
     os.utime(there / "d/file", ns=(1, 2_000_000_003))
     (there / "link").symlink_to("d/file")
@@ -43,6 +46,8 @@ def test_a_list_makes_the_same_tree(tmp_path: Path) -> None:
     finally:
         os.close(fd)
     assert (copy / "d/file").read_bytes() == b"\0data"
+    assert (copy / "large").read_bytes() == large
+    assert len(repr(content)) < 200_000  # zeros take no room
     assert (copy / "d/file").stat().st_mode == (there / "d/file").stat().st_mode
     assert (copy / "d/file").stat().st_mtime_ns == 2_000_000_003
     assert os.readlink(copy / "link") == "d/file"
@@ -95,3 +100,16 @@ def test_only_options_that_mount_takes_are_kept(tmp_path: Path) -> None:
     """inode64 and the like are what the kernel does anyway."""
     (tmp_path / "there").mkdir()
     assert tmpfs.options(_mount(tmp_path, "/there")) == ("size=1m",)
+
+
+def test_a_packed_file_has_a_bound(tmp_path: Path) -> None:
+    """A few kilobytes may unpack to gigabytes."""
+    bomb = base64.b64encode(zlib.compress(bytes(16 << 20))).decode()
+    root = {"name": "", "mode": 0o40755, "uid": 0, "gid": 0, "mtime": 0}
+    entry = {"name": "bomb", "mode": 0o100600, "uid": 0, "gid": 0, "mtime": 0, "packed": bomb}
+    fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with pytest.raises(ValueError, match="more than"):
+            tmpfs.fill(fd, (root, entry))
+    finally:
+        os.close(fd)
