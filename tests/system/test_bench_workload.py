@@ -22,8 +22,18 @@ def workload(tmp_path_factory: pytest.TempPathFactory) -> str:
     if shutil.which("gcc") is None:
         pytest.skip("no compiler")
     program = tmp_path_factory.mktemp("bench") / "workload"
-    argv = ["gcc", "-std=gnu11", "-O2", "-static", "-Wall", "-Wextra", "-Werror", "-o", program]
-    subprocess.run([*argv, ROOT / "contrib/bench/workload.c"], check=True)
+    argv = [
+        "gcc",
+        "-std=gnu11",
+        "-O2",
+        "-static",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-o",
+        str(program),
+    ]
+    subprocess.run([*argv, str(ROOT / "contrib/bench/workload.c")], check=True)
     return str(program)
 
 
