@@ -344,3 +344,11 @@ class NobodyToAttach(OcimigError):
     message = "nobody carries out migration {migration} here: {reason}"
     hint = "see what became of it: ocimig recover"
     code = 20
+
+
+class NothingToDrainTo(OcimigError):
+    """None of the hosts that were named can be asked."""
+
+    message = "no host to move containers to: {reason}"
+    hint = "nothing was changed; see: ssh HOST ocimig --version"
+    code = 20

@@ -32,6 +32,11 @@ class Wishes:
     link_remap: bool = False
     ext_unix_sk: bool = False
 
+    @classmethod
+    def of(cls, options: Any) -> "Wishes":
+        """From whatever has fields of these names, as MigrateOptions."""
+        return cls(**{name: getattr(options, name) for name in cls.__slots__})
+
 
 @dataclass(frozen=True, slots=True)
 class Rule:

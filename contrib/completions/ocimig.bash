@@ -94,9 +94,25 @@ _ocimig() {
     migrate,--compress) mapfile -t COMPREPLY < <(compgen -W "zstd none auto" -- "$cur"); return ;;
     dirty-rate,--seconds) return ;;
     dirty-rate,--tracker) mapfile -t COMPREPLY < <(compgen -W "userfault softdirty content auto" -- "$cur"); return ;;
+    drain,--to) return ;;
+    drain,--parallel) return ;;
+    drain,-p|drain,--port) return ;;
+    drain,-i|drain,--identity) compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    drain,--known-hosts) compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    drain,--transport) mapfile -t COMPREPLY < <(compgen -W "paramiko openssh local" -- "$cur"); return ;;
+    drain,--remote-command) return ;;
+    drain,--remote-root) return ;;
+    drain,--max-downtime) return ;;
+    drain,--max-rounds) return ;;
+    drain,--max-bandwidth) return ;;
+    drain,--timeout) return ;;
+    drain,--on-timeout) mapfile -t COMPREPLY < <(compgen -W "abort stop throttle" -- "$cur"); return ;;
+    drain,--tracker) mapfile -t COMPREPLY < <(compgen -W "userfault softdirty content auto none" -- "$cur"); return ;;
+    drain,--streams) return ;;
+    drain,--compress) mapfile -t COMPREPLY < <(compgen -W "zstd none auto" -- "$cur"); return ;;
     esac
     case $verb in
-    "") mapfile -t COMPREPLY < <(compgen -W "create start run exec state list ps kill delete pause resume spec features checkpoint restore migrate dirty-rate recover doctor --root --log --log-format --debug --systemd-cgroup --rootless --cgroup-manager -h --help -v --version" -- "$cur") ;;
+    "") mapfile -t COMPREPLY < <(compgen -W "create start run exec state list ps kill delete pause resume spec features checkpoint restore migrate dirty-rate drain recover doctor --root --log --log-format --debug --systemd-cgroup --rootless --cgroup-manager -h --help -v --version" -- "$cur") ;;
     create) mapfile -t COMPREPLY < <(compgen -W "-b --bundle -f --config --console-socket --pidfd-socket --pid-file --no-pivot --no-new-keyring --preserve-fds --net --no-subreaper --explain -h --help" -- "$cur") ;;
     start) if [[ $cur == -* ]]; then mapfile -t COMPREPLY < <(compgen -W "-h --help" -- "$cur"); else mapfile -t COMPREPLY < <(_ocimig_ids "$cur"); fi ;;
     run) mapfile -t COMPREPLY < <(compgen -W "-b --bundle -f --config --console-socket --pidfd-socket --pid-file --no-pivot --no-new-keyring --preserve-fds --net -d --detach --keep --no-subreaper -h --help" -- "$cur") ;;
@@ -114,6 +130,7 @@ _ocimig() {
     restore) mapfile -t COMPREPLY < <(compgen -W "-b --bundle --image-path --work-path -d --detach --pid-file --console-socket --no-pivot --no-subreaper --tcp-established --tcp-skip-in-flight --tcp-close --link-remap --ext-unix-sk --shell-job --file-locks --manage-cgroups-mode --empty-ns --auto-dedup --network-lock --lazy-pages --lsm-profile --lsm-mount-context -h --help" -- "$cur") ;;
     migrate) if [[ $cur == -* ]]; then mapfile -t COMPREPLY < <(compgen -W "-p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command --remote-root -n --dry-run --json --progress --report --max-downtime --max-rounds --max-bandwidth --timeout --on-timeout --auto-converge --post-copy --tracker --streams --compress --forget-retained --tcp-close --file-locks --link-remap --ext-unix-sk --keep-source-files --resume --abort --assume-destination-dead -h --help" -- "$cur"); else mapfile -t COMPREPLY < <(_ocimig_ids "$cur"); fi ;;
     dirty-rate) if [[ $cur == -* ]]; then mapfile -t COMPREPLY < <(compgen -W "--seconds --tracker --json -h --help" -- "$cur"); else mapfile -t COMPREPLY < <(_ocimig_ids "$cur"); fi ;;
+    drain) mapfile -t COMPREPLY < <(compgen -W "--to --parallel -n --dry-run --keep-going --json -p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command --remote-root --max-downtime --max-rounds --max-bandwidth --timeout --on-timeout --auto-converge --post-copy --tracker --streams --compress --forget-retained --tcp-close --file-locks --link-remap --ext-unix-sk --keep-source-files -h --help" -- "$cur") ;;
     recover) if [[ $cur == -* ]]; then mapfile -t COMPREPLY < <(compgen -W "--json -h --help" -- "$cur"); else mapfile -t COMPREPLY < <(_ocimig_ids "$cur"); fi ;;
     doctor) mapfile -t COMPREPLY < <(compgen -W "--json -h --help" -- "$cur") ;;
     esac

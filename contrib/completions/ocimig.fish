@@ -7,7 +7,7 @@ function __ocimig_ids
     end
 end
 
-set -l verbs create start run exec state list ps kill delete pause resume spec features checkpoint restore migrate dirty-rate recover doctor
+set -l verbs create start run exec state list ps kill delete pause resume spec features checkpoint restore migrate dirty-rate drain recover doctor
 set -l early "not __fish_seen_subcommand_from $verbs"
 complete -c ocimig -f
 complete -c ocimig -n "$early" -a create -d 'create a container, which then waits for start'
@@ -27,6 +27,7 @@ complete -c ocimig -n "$early" -a checkpoint -d 'save a running container to fil
 complete -c ocimig -n "$early" -a restore -d 'bring a container back from files'
 complete -c ocimig -n "$early" -a migrate -d 'move a running container to another host'
 complete -c ocimig -n "$early" -a dirty-rate -d 'measure how fast a container writes to its memory'
+complete -c ocimig -n "$early" -a drain -d 'move all running containers of this host to others'
 complete -c ocimig -n "$early" -a recover -d 'settle migrations that a crash left unfinished'
 complete -c ocimig -n "$early" -a doctor -d 'show what this host can and cannot do, and how to mend it'
 complete -c ocimig -n "$early" -l root -r -F -d 'directory of the state of containers'
@@ -186,6 +187,35 @@ complete -c ocimig -n "__fish_seen_subcommand_from dirty-rate" -l tracker -x -a 
 complete -c ocimig -n "__fish_seen_subcommand_from dirty-rate" -l json -d 'the figures as JSON'
 complete -c ocimig -n "__fish_seen_subcommand_from dirty-rate" -s h -l help -d 'show this help'
 complete -c ocimig -n "__fish_seen_subcommand_from dirty-rate" -a "(__ocimig_ids)"
+complete -c ocimig -n "__fish_seen_subcommand_from drain" -l to -x -d 'the hosts that take them'
+complete -c ocimig -n "__fish_seen_subcommand_from drain" -l parallel -x -d 'move so many at once (default: 1)'
+complete -c ocimig -n "__fish_seen_subcommand_from drain" -s n -l dry-run -d 'show who would go where, change nothing'
+complete -c ocimig -n "__fish_seen_subcommand_from drain" -l keep-going -d 'start more although a migration is in doubt'
+complete -c ocimig -n "__fish_seen_subcommand_from drain" -l json -d 'the outcomes as JSON'
+complete -c ocimig -n "__fish_seen_subcommand_from drain" -s p -l port -x -d 'port of the other host\'s SSH server'
+complete -c ocimig -n "__fish_seen_subcommand_from drain" -s i -l identity -r -F -d 'private key file'
+complete -c ocimig -n "__fish_seen_subcommand_from drain" -l known-hosts -r -F -d 'file of known host keys'
+complete -c ocimig -n "__fish_seen_subcommand_from drain" -l accept-new-host-key -d 'learn the key of a host that is not known yet'
+complete -c ocimig -n "__fish_seen_subcommand_from drain" -l transport -x -a "paramiko openssh local" -d 'who speaks SSH (default: paramiko)'
+complete -c ocimig -n "__fish_seen_subcommand_from drain" -l remote-command -x -d 'how ocimig is called there (default: ocimig)'
+complete -c ocimig -n "__fish_seen_subcommand_from drain" -l remote-root -x -d 'directory of the state of containers there'
+complete -c ocimig -n "__fish_seen_subcommand_from drain" -l max-downtime -x -d 'freeze when it will stand still for no longer (default: 300)'
+complete -c ocimig -n "__fish_seen_subcommand_from drain" -l max-rounds -x -d 'send memory that often while it runs (default: 30; 0: all in the freeze)'
+complete -c ocimig -n "__fish_seen_subcommand_from drain" -l max-bandwidth -x -d 'send memory no faster than that while it runs'
+complete -c ocimig -n "__fish_seen_subcommand_from drain" -l timeout -x -d 'end the rounds after so many seconds (default: when no progress is made)'
+complete -c ocimig -n "__fish_seen_subcommand_from drain" -l on-timeout -x -a "abort stop throttle" -d 'when it does not fit by then (default: stop, which freezes it all the same)'
+complete -c ocimig -n "__fish_seen_subcommand_from drain" -l auto-converge -d 'slow it down in steps as long as it writes faster than memory travels'
+complete -c ocimig -n "__fish_seen_subcommand_from drain" -l post-copy -d 'when it does not fit: freeze it, and let the rest follow while it runs there; if either host or the link fails then, the container is lost'
+complete -c ocimig -n "__fish_seen_subcommand_from drain" -l tracker -x -a "userfault softdirty content auto none" -d 'what tells which memory is written (default: auto, the best that works here); none leaves all of it to the freeze'
+complete -c ocimig -n "__fish_seen_subcommand_from drain" -l streams -x -d 'connections that carry memory (default: as many as pay)'
+complete -c ocimig -n "__fish_seen_subcommand_from drain" -l compress -x -a "zstd none auto" -d 'memory on its way (default: auto, where it pays)'
+complete -c ocimig -n "__fish_seen_subcommand_from drain" -l forget-retained -d 'keep none of its memory here for when it comes back'
+complete -c ocimig -n "__fish_seen_subcommand_from drain" -l tcp-close -d 'close established TCP connections instead of keeping them'
+complete -c ocimig -n "__fish_seen_subcommand_from drain" -l file-locks -d 'keep file locks'
+complete -c ocimig -n "__fish_seen_subcommand_from drain" -l link-remap -d 'keep files that are open but no longer have a name'
+complete -c ocimig -n "__fish_seen_subcommand_from drain" -l ext-unix-sk -d 'keep unix sockets whose other end is outside'
+complete -c ocimig -n "__fish_seen_subcommand_from drain" -l keep-source-files -d 'leave the bundle here when it has moved'
+complete -c ocimig -n "__fish_seen_subcommand_from drain" -s h -l help -d 'show this help'
 complete -c ocimig -n "__fish_seen_subcommand_from recover" -l json -d 'the findings as JSON'
 complete -c ocimig -n "__fish_seen_subcommand_from recover" -s h -l help -d 'show this help'
 complete -c ocimig -n "__fish_seen_subcommand_from recover" -a "(__ocimig_ids)"

@@ -44,7 +44,7 @@ def page() -> str:
             "",
             "## Verbs of ocimig's own",
             "",
-            "`migrate`, `recover`, `doctor`. [errors.md](errors.md) names the code of each error.",
+            "`migrate`, `drain`, `recover`, `doctor`. [errors.md](errors.md) names the code of each error.",
             "",
             *_table(OWN),
             "",

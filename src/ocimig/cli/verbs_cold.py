@@ -37,8 +37,26 @@ _CRIU = (
            TEXT, "METHOD", choices=("iptables", "nftables", "skip")),
     Option("--lazy-pages", "memory follows on request", FLAG),
 )  # fmt: skip
+_REACH = (
+    Option("-p, --port", "port of the other host's SSH server", NUMBER, "PORT"),
+    Option("-i, --identity", "private key file", TEXT, "FILE", file=True),
+    Option("--known-hosts", "file of known host keys", TEXT, "FILE", file=True),
+    Option("--accept-new-host-key", "learn the key of a host that is not known yet", FLAG),
+    Option("--transport", "who speaks SSH (default: paramiko)", TEXT, "NAME",
+           choices=("paramiko", "openssh", "local")),
+    Option("--remote-command", "how ocimig is called there (default: ocimig)",
+           TEXT, "COMMAND"),
+    Option("--remote-root", "directory of the state of containers there", TEXT, "DIR"),
+)  # fmt: skip
 _PROGRESS = Option("--progress", "how progress is shown on stderr (default: auto)", TEXT, "HOW",
                    choices=("auto", "plain", "json", "none"))  # fmt: skip
+_ALLOW = (
+    Option("--tcp-close", "close established TCP connections instead of keeping them", FLAG),
+    Option("--file-locks", "keep file locks", FLAG),
+    Option("--link-remap", "keep files that are open but no longer have a name", FLAG),
+    Option("--ext-unix-sk", "keep unix sockets whose other end is outside", FLAG),
+    Option("--keep-source-files", "leave the bundle here when it has moved", FLAG),
+)  # fmt: skip
 _TRACKERS = ("userfault", "softdirty", "content", "auto")
 _FOLLOW = "what tells which memory is written (default: auto, the best that works here)"
 _MEMORY = (
@@ -132,25 +150,13 @@ COLD = {
             "move a running container to another host",
             arguments="ID [USER@]HOST[:PORT]", minimum=1, maximum=2, contract=False,
             options=(
-                Option("-p, --port", "port of the other host's SSH server", NUMBER, "PORT"),
-                Option("-i, --identity", "private key file", TEXT, "FILE", file=True),
-                Option("--known-hosts", "file of known host keys", TEXT, "FILE", file=True),
-                Option("--accept-new-host-key", "learn the key of a host that is not known yet", FLAG),
-                Option("--transport", "who speaks SSH (default: paramiko)", TEXT, "NAME",
-                       choices=("paramiko", "openssh", "local")),
-                Option("--remote-command", "how ocimig is called there (default: ocimig)",
-                       TEXT, "COMMAND"),
-                Option("--remote-root", "directory of the state of containers there", TEXT, "DIR"),
+                *_REACH,
                 Option("-n, --dry-run", "look at both hosts, report, change nothing", FLAG),
                 Option("--json", "the report as JSON", FLAG),
                 _PROGRESS,
                 Option("--report", "draw what happened into this file (HTML)", TEXT, "FILE", file=True),
                 *_MEMORY,
-                Option("--tcp-close", "close established TCP connections instead of keeping them", FLAG),
-                Option("--file-locks", "keep file locks", FLAG),
-                Option("--link-remap", "keep files that are open but no longer have a name", FLAG),
-                Option("--ext-unix-sk", "keep unix sockets whose other end is outside", FLAG),
-                Option("--keep-source-files", "leave the bundle here when it has moved", FLAG),
+                *_ALLOW,
                 Option("--resume", "finish a migration that is in doubt", FLAG),
                 Option("--abort", "give up a migration that is in doubt: it runs on here", FLAG),
                 Option("--assume-destination-dead",
@@ -188,6 +194,34 @@ COLD = {
                 "slowed down by migrate --auto-converge."
             ),
             examples=(("For five seconds", "dirty-rate --seconds 5 web"),),
+        ),
+        Verb(
+            "drain", "ocimig.cli.commands.drain:drain",
+            "move all running containers of this host to others",
+            arguments="", minimum=0, maximum=0, contract=False,
+            options=(
+                Option("--to", "the hosts that take them", TEXT, "[USER@]HOST[:PORT][,...]"),
+                Option("--parallel", "move so many at once (default: 1)", NUMBER, "N"),
+                Option("-n, --dry-run", "show who would go where, change nothing", FLAG),
+                Option("--keep-going", "start more although a migration is in doubt", FLAG),
+                Option("--json", "the outcomes as JSON", FLAG),
+                *_REACH,
+                *_MEMORY,
+                *_ALLOW,
+            ),
+            description=(
+                "Each goes to the host that has most memory left of those that take it, the largest "
+                "first. When one fails, it runs on here, and the others follow; a host that cannot be "
+                "reached any more is left out. Only when one is in doubt no more are started. Run it "
+                "again to move what is left. --max-bandwidth is for all that move at once. The exit "
+                "code is 0 when all have moved, else the worst that migrate had for one of them, or 3 "
+                "when paused or created containers are left."
+            ),
+            examples=(
+                ("Who would go where", "drain --to host2,host3 --dry-run"),
+                ("Empty this host, two at a time, with at most 100 MiB/s",
+                 "drain --to host2,host3 --parallel 2 --max-bandwidth 100"),
+            ),
         ),
         Verb(
             "recover", "ocimig.cli.commands.migrate:recover",

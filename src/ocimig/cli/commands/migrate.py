@@ -75,24 +75,32 @@ def _move(call: Call, observer: progress_view.View) -> "Report":
     from ocimig.migrate import engine
 
     return engine.migrate(
-        context.store(call), call.arguments[0], _target(call), _options(call), observer
+        context.store(call),
+        call.arguments[0],
+        target(call, call.arguments[1]),
+        options(call),
+        observer,
     )
 
 
 def _settle(call: Call, how: str) -> "Report":
+    from dataclasses import replace
+
     from ocimig.migrate import recover as room
 
     store, id = context.store(call), call.arguments[0]
+    wanted = replace(options(call), assume_destination_dead=call.flag("assume-destination-dead"))
     if how == "abort":
-        return room.abort(store, id, _options(call))
-    return room.resume(store, id, _options(call))
+        return room.abort(store, id, wanted)
+    return room.resume(store, id, wanted)
 
 
-def _target(call: Call) -> "Target":
+def target(call: Call, text: str) -> "Target":
+    """A host, with what the options say of how to reach it."""
     from ocimig.migrate.transport import Target
 
     return Target.parse(
-        call.arguments[1],
+        text,
         port=call.number("port"),
         identity=call.text("identity"),
         known_hosts=call.text("known-hosts"),
@@ -100,7 +108,8 @@ def _target(call: Call) -> "Target":
     )
 
 
-def _options(call: Call) -> "MigrateOptions":
+def options(call: Call) -> "MigrateOptions":
+    """What the command line says of one migration."""
     from ocimig.migrate.engine import MigrateOptions
 
     return MigrateOptions(
@@ -113,7 +122,6 @@ def _options(call: Call) -> "MigrateOptions":
         link_remap=call.flag("link-remap"),
         ext_unix_sk=call.flag("ext-unix-sk"),
         keep_source_files=call.flag("keep-source-files"),
-        assume_destination_dead=call.flag("assume-destination-dead"),
         policy=policy(call),
         tracker="" if call.text("tracker") == "auto" else call.text("tracker"),
         streams=call.number("streams"),
