@@ -1,11 +1,18 @@
-"""--lazy-pages: memory is fetched later, from a server that only the address given can reach."""
+"""--lazy-pages: memory is fetched later, from a server that only the address given can reach, or from us."""
 
+import hashlib
+import json
 import os
+import signal
 import socket
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
+from ocimig.migrate.lazy import mark
 from ocimig_testkit import until
 from ocimig_testkit.box import Box
 
@@ -49,3 +56,96 @@ def test_the_server_of_lazy_pages_listens_where_it_was_told(box: Box) -> None:
         os.close(reader)
         if writer >= 0:
             os.close(writer)
+
+
+@contextmanager
+def _restoring(box: Box) -> Iterator["subprocess.Popen[bytes]"]:
+    """A restore that fills the memory of a container which runs already."""
+    process = box.ocimig.popen(
+        "restore", "-d", "--lazy-pages", "-b", box.bundle.path, "--image-path", box.image, box.id
+    )
+    try:
+        until((box.ocimig.root / box.id / mark.NAME).exists, "a container that is being filled")
+        yield process
+    finally:
+        process.wait(30)
+
+
+def _handlers(process: "subprocess.Popen[bytes]") -> list[int]:
+    """Its children that are forks of itself."""
+    found = [
+        pid
+        for children in Path(f"/proc/{process.pid}/task").glob("*/children")
+        for pid in children.read_text().split()
+    ]
+    return [
+        int(pid) for pid in found if b"--lazy-pages" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
+
+
+def test_a_container_runs_before_its_memory_is_there_and_misses_nothing(box: Box) -> None:
+    """The checksums it computes over its memory go on as they were."""
+    box.run("count", "64")
+    box.checkpoint()
+    box.restore("--lazy-pages")
+    box.goes_on()
+    box.unbroken()
+
+
+def test_a_container_can_be_checkpointed_while_its_memory_is_still_coming(box: Box) -> None:
+    """The second checkpoint waits until all is there: nothing is taken for never written."""
+    box.run("count", "128")
+    box.checkpoint()
+    with _restoring(box):
+        second = box.image.with_name("second")
+        box.ocimig("checkpoint", "--image-path", second, box.id)
+    box.image = second
+    box.restore()
+    box.goes_on()
+    box.unbroken()
+
+
+def test_a_page_handler_that_is_killed_under_a_container_costs_it_nothing(box: Box) -> None:
+    """Another takes over, with every page that had not come."""
+    box.run("count", "256")
+    box.checkpoint()
+    with _restoring(box) as process:
+        (handler,) = _handlers(process)
+        os.kill(handler, signal.SIGKILL)
+        box.goes_on()
+    assert process.returncode == 0
+    box.unbroken()
+
+
+@pytest.mark.parametrize("ending", [("kill", "KILL"), ("delete", "--force")])
+def test_a_container_can_be_ended_while_its_memory_is_still_coming(
+    box: Box, ending: tuple[str, str]
+) -> None:
+    """Neither it nor whoever fills it is left."""
+    box.run("count", "256")
+    box.checkpoint()
+    with _restoring(box) as process:
+        pid = box.ocimig.pid(box.id)
+        words = (box.id, ending[1]) if ending[0] == "kill" else (ending[1], box.id)
+        box.ocimig(ending[0], *words)
+        until(lambda: not Path(f"/proc/{pid}").exists(), "the end of the container")
+    assert process.returncode == 0
+    assert not _handlers(process)
+
+
+def test_memory_that_is_not_in_the_images_is_asked_of_nobody_silently(box: Box) -> None:
+    """Images of which a part was withheld need the one who has it."""
+    from ocimig.criu_images import pagemap
+
+    box.run("count")
+    box.checkpoint()
+    path = next(box.image.glob("pagemap-[0-9]*.img"))
+    found = pagemap.read(str(path))
+    last = found.entries[-1]
+    away = pagemap.Entry(last.end + (1 << 20), 1, pagemap.LAZY)
+    pagemap.write(str(path), found._replace(entries=[*found.entries, away]))
+    sealed = json.loads((box.image / "manifest.json").read_text())
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    sealed["files"][path.name] = {"size": path.stat().st_size, "sha256": digest}
+    (box.image / "manifest.json").write_text(json.dumps(sealed))
+    assert "not all of its memory is in the images" in box.restore("--lazy-pages", code=1)
