@@ -32,6 +32,7 @@ class Link:
     seconds: float = 0.0
 
     def add(self, count: int, seconds: float) -> None:
+        """So many bytes took so long."""
         self.sent += count
         self.seconds += seconds
         if self.sent > _FORGET:
