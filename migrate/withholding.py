@@ -37,10 +37,10 @@ class Memory(Protocol):
 
 @runtime_checkable
 class SharedMemory(Protocol):
-    """What a Memory has in addition when it moves memory that processes share, too."""
+    """What a Memory has in addition when it moves memory that processes share (anonymous, memfd, SysV), too."""
 
     def withhold_shared(self, tasks: Mapping[int, int]) -> Mapping[int, Sequence[Run]]:
-        """As Memory.withhold, for anonymous shared objects: by inode, runs of offsets."""
+        """As Memory.withhold, for shared objects of the kernel's own tmpfs: by inode, runs of offsets."""
         ...
 
     def withheld_shared(self, runs: Mapping[int, Sequence[Run]]) -> None:

@@ -298,6 +298,7 @@ PUBLIC off_t lseek64(int fd, off_t at, int whence)
 		stop = real(fd, found, SEEK_HOLE);
 		if (stop < 0)
 			return -1;
+		stop = (stop + PAGE - 1) & -PAGE; /* a memfd may end within a page */
 		end = stop < (off_t)range->end ? stop : (off_t)range->end;
 		if (note(key, found, end) || flush())
 			return -1;

@@ -1,5 +1,6 @@
 """Memory that processes share, left out of a dump and put in again."""
 
+import mmap
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -39,7 +40,7 @@ class Shared:
         for pid in tasks:
             with open(f"/proc/{pid}/maps") as maps:
                 for line in maps:
-                    if line.rstrip().endswith("/dev/zero (deleted)"):
+                    if "s " in line and line.split()[3] == _device():
                         words = line.split()
                         self.places[int(words[4])] = f"/proc/{pid}/map_files/{words[0]}"
                         found[int(words[4])] = [(0, 1 << 30)]
@@ -63,10 +64,16 @@ class Shared:
             os.close(fd)
 
 
-@pytest.fixture
-def dumped(box: Box) -> tuple[Box, Shared, checkpoint.Frozen]:
-    """A container whose two processes share eight megabytes, dumped without them."""
-    box.run("share", "8")
+def _device() -> str:
+    """That of memory that has no name in a file system."""
+    with mmap.mmap(-1, 4096), open("/proc/self/maps") as maps:
+        return next(line.split()[3] for line in maps if line.endswith("/dev/zero (deleted)\n"))
+
+
+@pytest.fixture(params=["anonymous", "memfd", "sysv"])
+def dumped(request: pytest.FixtureRequest, box: Box) -> tuple[Box, Shared, checkpoint.Frozen]:
+    """A container whose two processes share seven megabytes, dumped without them."""
+    box.run("share", "7", request.param)  # of a memfd the last page is not whole
     memory = Shared()
     seen: list[checkpoint.Frozen] = []
     wanted = CheckpointOptions(image_path=str(box.image), seal=False, keep=True)

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/shm.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -75,9 +76,14 @@ static int family(void) {
   }
 }
 
-/* share MB: a child counts in memory that both share, the parent prints that and a checksum of the rest. */
-static int share(size_t size) {
-  unsigned char *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+/* share MB [memfd|sysv]: a child counts in memory that both share, the parent prints that and a checksum of the rest. */
+static int share(size_t size, const char *kind) {
+  int fd = !strcmp(kind, "memfd") ? syscall(SYS_memfd_create, "shared", 0) : -1;
+  unsigned char *memory;
+  if (fd >= 0 && ftruncate(fd, size -= 3000)) return 1; /* it ends within a page */
+  if (!strcmp(kind, "sysv")) memory = shmat(shmget(IPC_PRIVATE, size, 0600), NULL, 0);
+  else memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | (fd < 0 ? MAP_ANONYMOUS : 0), fd, 0);
+  if (memory == (void *)-1) return 1;
   volatile unsigned long *number = (volatile unsigned long *)memory;
   /* every second megabyte, so that there are holes */
   for (size_t i = 4096; i < size; i++)
@@ -101,6 +107,6 @@ int main(int argc, char **argv) {
   if (!strcmp(mode, "serve")) return serve(number);
   if (!strcmp(mode, "ring")) return ring();
   if (!strcmp(mode, "family")) return family();
-  if (!strcmp(mode, "share")) return share((size_t)number << 20);
+  if (!strcmp(mode, "share")) return share((size_t)number << 20, argc > 3 ? argv[3] : "");
   return 2;
 }
