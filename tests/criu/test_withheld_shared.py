@@ -52,6 +52,7 @@ class Shared:
             self.left_out[inode] = list(found)
             self.kept[inode] = os.memfd_create("kept")
             source = os.open(self.places[inode], os.O_RDONLY)
+            os.ftruncate(self.kept[inode], max(end for _, end in found))
             for start, end in found:
                 for at in range(start, end, 1 << 20):
                     part = os.pread(source, min(1 << 20, end - at), at)
