@@ -2,6 +2,7 @@
 
     contrib/bench/migrate.py --resident 1024 --dirty 1000 --runs 5 [--transport openssh]
         [--files 10000x100000] [--peer runc,podman] [--back-and-forth N] [--check] [--json FILE] [--options "…"]
+    contrib/bench/migrate.py --all
 
 Two hosts on this machine (network, mounts, cgroups and state of their own, an sshd in each), a server
 with that much memory that writes that many pages a second, and a client with one connection that sends
@@ -35,21 +36,36 @@ from stand import (  # noqa: E402
     compile_workload,
 )
 
+ALL = (
+    "--resident 64 --peer runc,podman",
+    "--resident 1024 --peer runc,podman --throughput 1",
+    "--resident 1024 --transport openssh --throughput 1",
+    "--resident 4096 --peer runc",
+    "--resident 1024 --files 10000x100000",
+    "--resident 64 --back-and-forth 100 --check",
+)
+
 
 def runs(movers: list[Mover], program: Path, count: int, *, check: bool) -> dict[str, list[Move]]:
     """As many moves with each mover in turn, each of a container that was never moved before."""
     moves: dict[str, list[Move]] = {mover.name: [] for mover in movers}
     for number in range(count):
-        for mover in movers:
+        for mover in list(movers):
             try:
                 mover.start()
                 with Client(mover.pair, program) as client:
                     move = mover.move(client, check=check)
+            except Failed as failure:
+                if mover is movers[0]:
+                    raise
+                print(f"{mover.name} is left out from here on: {failure}", flush=True)
+                movers.remove(mover)
+                continue
             finally:
                 mover.stop()
             moves[mover.name].append(move)
             _say(f"{mover.name} {number + 1}", move)
-    return moves
+    return {name: made for name, made in moves.items() if made}
 
 
 def back_and_forth(stand: Stand, program: Path, count: int, *, check: bool) -> list[Move]:
@@ -176,14 +192,33 @@ def parse(argv: list[str]) -> argparse.Namespace:
         help="compare the first round with what so many streams of the transport carry at best",
     )  # fmt: skip
     parser.add_argument("--options", default="", help="more options for `ocimig migrate`")
+    parser.add_argument(
+        "--all", action="store_true", help="everything that docs/benchmarks.md shows"
+    )
     parser.add_argument("--directory", help="where the files of both hosts lie (a temporary place)")
     parser.add_argument("--json", metavar="FILE", help="write every run's figures and report")
     return parser.parse_args(argv)
 
 
 def main(argv: list[str]) -> int:
-    """Set up, measure, take down, print."""
+    """One measurement, or all of ALL."""
     options = parse(argv)
+    if not options.all:
+        return measure(options, [])
+    summary: list[str] = []
+    failed = 0
+    for words in ALL:
+        each = parse([*words.split(), "--runs", str(options.runs)])
+        if options.json:
+            each.json = f"{options.json}.{len(summary)}"
+        failed += measure(each, summary)
+        print(flush=True)
+    print("medians of the longest wait, ms\n" + "\n".join(summary))
+    return failed
+
+
+def measure(options: argparse.Namespace, summary: list[str]) -> int:
+    """Set up, measure, take down, print; 1 when a promise was not kept."""
     files, _, size = options.files.partition("x")
     load = Load(
         options.resident, options.dirty, options.hot, options.compressible,
@@ -192,11 +227,11 @@ def main(argv: list[str]) -> int:
     more = ["--transport", options.transport, *shlex.split(options.options)]
     print(f"{load.describe()}; {' '.join(more)}", flush=True)
     prefix = {"prefix": "ocimig-bench-", "dir": options.directory}
+    raw = 0.0
     with tempfile.TemporaryDirectory(**prefix) as directory:
         try:
             with HostPair(Path(directory)) as pair:
                 program = compile_workload(Path(directory))
-                raw = 0.0
                 if options.throughput:
                     raw = throughput(pair, options.transport, load.resident, options.throughput)
                 stand = Stand(pair, program, load, more)
@@ -208,14 +243,18 @@ def main(argv: list[str]) -> int:
                     moves = runs(movers, program, options.runs, check=options.check)
         except Failed as failure:
             print(f"migrate.py: {failure}", file=sys.stderr)
+            summary.append(f"  {load.describe()}: FAILED")
             return 1
     for name, made in moves.items():
         print(f"\n{name}\n{table(made)}")
-    if raw:
-        rate = median(move.rate for move in moves["ocimig"])
-        print(
-            f"\nthe transport alone: {raw / 1e6:.1f} MB/s; the first round reaches {rate / raw:.2f}"
+        gaps = [move.gap_ms for move in made]
+        summary.append(
+            f"{median(gaps):10.1f}   ({min(gaps):.1f} to {max(gaps):.1f}, {len(gaps)} moves)   "
+            f"{name}, {options.transport}: {load.describe()}"
         )
+    if raw:
+        share = median(move.rate for move in moves["ocimig"]) / raw
+        print(f"\nthe transport alone: {raw / 1e6:.1f} MB/s; the first round reaches {share:.2f}")
     if options.json:
         document = {"raw_bytes_a_second": raw, "load": load.describe(), "options": more, "runs": {
             name: [{"gap_ms": move.gap_ms, "report": move.report} for move in made]
