@@ -92,6 +92,8 @@ class Content:
                 if not final:
                     self._spaces[pid] = self._names[known.name] = known
             populated = maps.populated(fd, mapped.eligible)
+        except ProcessLookupError:
+            return None
         finally:
             if fd is not None:
                 os.close(fd)

@@ -99,7 +99,7 @@ class Userfault:
                 dirty = self._look_at(pid, inside, final=final, fresh=pid in new)
             except _Gone:
                 self._forget(pid)
-                dirty = self._look_at(pid, inside, fresh=True) if self._arm([pid]) else None
+                dirty = None if final else self._look_anew(pid, inside)
             if dirty is not None:
                 found.append(dirty)
         if not final:
@@ -164,6 +164,16 @@ class Userfault:
 
     # ---- one process
 
+    def _look_anew(self, pid: int, inside: int) -> Dirty | None:
+        """At a process that runs another program now, or has ended."""
+        if not self._arm([pid]):
+            return None
+        try:
+            return self._look_at(pid, inside, fresh=True)
+        except _Gone:
+            self._forget(pid)
+            return None
+
     def _look_at(
         self, pid: int, inside: int, *, final: bool = False, fresh: bool = False
     ) -> Dirty | None:
@@ -184,6 +194,8 @@ class Userfault:
                 runs, untracked = self._adopt(followed, fd, mapped, runs, strange)
             elif strange:
                 runs, untracked = union(runs, strange), strange
+        except ProcessLookupError:  # PAGEMAP_SCAN: what we opened is not its address space any more
+            raise _Gone from None
         finally:
             if fd is not None:
                 os.close(fd)
