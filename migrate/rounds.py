@@ -19,6 +19,7 @@ _HOPELESS = 0.5  # dirty again, of what was sent: QEMU's throttle-trigger-thresh
 _TWICE = 2  # rounds in a row have to be like that
 _BETTER = 0.95  # of the best round so far: less than that is progress
 _WORTH = 0.005  # seconds of blackout that are worth one more round
+_NEAR = 0.05  # seconds of memory on top of what is fixed, where that alone is too long
 _SAMPLE = 4 << 20  # bytes: what a smaller round measures is the round trip, not the bandwidth
 _SLOW = 100_000_000 / 8  # bytes a second taken for granted where nothing has been measured
 
@@ -88,7 +89,8 @@ def decide(
         nothing = "no rounds are allowed"
         return Decision(FREEZE, nothing, fixed, limit=nothing, eta=0.0)
     decision = _decide(policy, history, fixed, elapsed, overlap, bandwidth)
-    room = (policy.max_downtime - fixed + overlap) * decision.bandwidth
+    allowed = policy.max_downtime if fixed <= policy.max_downtime else fixed + _NEAR
+    room = (allowed - fixed + overlap) * decision.bandwidth
     return replace(decision, eta=_eta(decision, history[-1].dirty_pages * PAGE, room))
 
 
@@ -109,10 +111,13 @@ def _decide(
     )
     hard = _limit(policy, history, elapsed)
     gain = _gain(history, now, delta - overlap)
-    if now.predicted <= policy.max_downtime:
+    if (
+        fixed > policy.max_downtime
+    ):  # it never fits; then as near to what is fixed as rounds bring it
+        if now.predicted <= fixed + _NEAR and (hard or gain < _WORTH):
+            return _never_fits(policy, now, fixed)
+    elif now.predicted <= policy.max_downtime:
         return _fits(policy, now, 0.0 if hard else gain)
-    if fixed > policy.max_downtime and gain < _WORTH:
-        return _never_fits(policy, now, fixed)
     if hard:
         return _at_limit(policy, now, hard)
     if soft := _no_progress(policy, history):

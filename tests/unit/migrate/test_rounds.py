@@ -167,6 +167,25 @@ def test_what_is_fixed_is_not_cured_by_slowing_down() -> None:
     assert "500 ms are not for memory" in decision.reason
 
 
+def test_a_container_that_never_fits_is_still_not_frozen_with_all_it_wrote() -> None:
+    """Too many processes for the allowed blackout, and writing fast: memory must not come on top of that."""
+    history: tuple[RoundStats, ...] = ()
+    pages, elapsed = (1 << 30) // PAGE, 0.0
+    policy = RoundPolicy(max_downtime=0.1, auto_converge=True)
+    decision = decide(policy, (), 0.4, 0.0)
+    while decision.action in (ROUND, THROTTLE):
+        seconds = pages * PAGE / (200 << 20)
+        dirty = int((300 << 20) * (1 - decision.throttle) * seconds / PAGE)
+        done = RoundStats(
+            len(history) + 1, dirty, pages * PAGE, seconds, pages, 0, decision.throttle
+        )
+        history, elapsed, pages = (*history, done), elapsed + seconds, dirty
+        decision = decide(policy, history, 0.4, elapsed)
+    assert decision.action == FREEZE
+    assert decision.predicted <= 0.45
+    assert "400 ms are not for memory" in decision.limit
+
+
 def test_the_steps_are_those_of_qemu() -> None:
     """20 % first, then 10 % more each time, 99 % at most."""
     steps, share = [], 0.0
