@@ -3,9 +3,10 @@
 import os
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from ocimig import jsonio, log
+from ocimig import files, jsonio, log
 from ocimig.files import Fd
 from ocimig.migrate import facts
 from ocimig.migrate.errors import BrokenFrame, DirectoryNotEmpty
@@ -75,8 +76,11 @@ class RealDestination:
 
         if header.get("path") not in entry.facts["places"]:
             raise DirectoryNotEmpty(path=str(header.get("path")))
+        path, fresh = str(header["path"]), bool(header.get("fresh"))
+        if fresh:
+            _empty(path)  # after a link that broke in the middle: it was empty, or was not there
         # Its names are durable before the source removes its own: see settled().
-        rootfs.receive(wire, str(header["path"]), fresh=header.get("pass") == 1, sync=False)
+        rootfs.receive(wire, path, fresh=fresh, sync=False)
 
     def warm(self, store: Store, entry: Journal, foreseen: Mapping[str, Any]) -> dict[str, Any]:
         """See Destination."""
@@ -225,6 +229,15 @@ class RealDestination:
             _unmake(path, entry.facts["made"])
 
 
+def _empty(path: str) -> None:
+    with suppress(FileNotFoundError), os.scandir(path) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                files.remove_tree(entry.path)
+            else:
+                os.unlink(entry.path)
+
+
 def _mapped(config: Mapping[str, Any]) -> bool:
     """Whether the container has a user namespace of its own."""
     namespaces = (config.get("linux") or {}).get("namespaces") or ()
@@ -233,7 +246,6 @@ def _mapped(config: Mapping[str, Any]) -> bool:
 
 def _write_manifest(directory: str, manifest: dict[str, Any], receiver: Receiver) -> None:
     """The manifest that the source did not take the time to write, with the digests of what came."""
-    from ocimig import files
     from ocimig.criu_images import image
 
     manifest["files"] = {

@@ -89,6 +89,14 @@ class Source(Protocol):
         """Send a tree, or from the second call on what changed in it; `pids` are the frozen ones."""
         ...
 
+    def knows_files(self, tree: str) -> bool:
+        """Whether the far side has a tree from an earlier call."""
+        ...
+
+    def forget_files(self) -> None:
+        """Nobody knows what the far side has: the next call sends everything again."""
+        ...
+
     def memory(
         self, state: ContainerState, options: "MigrateOptions", streams: Sequence[Wire]
     ) -> Memory | None:

@@ -137,6 +137,9 @@ class Move:
 
     def connect_again(self, error: LinkLost) -> list[Wire]:
         """A new link to the same agent, while the container runs here; raises `error` when there is none."""
+        with suppress(LinkLost):
+            while self.wire.receive_now() is not None:
+                pass  # perhaps it said why, before it went: that is raised here
         self.progress.tell("warning", f"the link broke: {error}; connecting again")
         argv, migration = remote_argv(self.options), self.entry.migration
         try:
@@ -154,7 +157,9 @@ class Move:
         """A pass over the trees: all of them, or what changed since the pass before."""
         before = self.wire.sent
         for tree, path in self.trees:
-            self.wire.send("files", {"pass": number, "tree": tree, "path": path}, flush=False)
+            header = {"pass": number, "tree": tree, "path": path}
+            header["fresh"] = not self.hands.knows_files(tree)
+            self.wire.send("files", header, flush=False)
             self.hands.send_files(self.wire, tree, path, pids)
         self.bytes[f"files, pass {number}"] = self.wire.sent - before
 

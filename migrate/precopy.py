@@ -1,7 +1,9 @@
 """What follows while the container runs: its place there, its files, its memory in rounds. Never freezes it."""
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any, TypeVar
 
 from ocimig import jsonio
 from ocimig.migrate import facts, preflight, rounds
@@ -13,6 +15,8 @@ from ocimig.migrate.phases import PRECOPY
 from ocimig.migrate.rounds import RoundStats
 from ocimig.migrate.settling import SILENCE
 
+T = TypeVar("T")
+
 
 def precopy(move: Move) -> None:
     """PRECOPY: when this returns, what is left to send fits into the pause that was allowed."""
@@ -20,13 +24,9 @@ def precopy(move: Move) -> None:
     move.progress.enter(PRECOPY)
     _reserve(move)
     with move.progress.span("files while it runs"):
-        move.send_files(1, [])
+        _steadily(move, lambda: move.send_files(1, []), again=move.hands.forget_files)
     with move.progress.span("get ready there"):
-        foreseen = move.hands.foresee(move.state, move.spec)
-        foreseen["tcp_close"] = move.options.tcp_close
-        foreseen["memory"] = move.options.tracker != "none"
-        move.wire.send("warm", None, jsonio.dumps(foreseen).encode())
-        warmed = move.wire.expect("warmed", timeout=SILENCE).header
+        warmed = _steadily(move, lambda: _warm(move))
     if warmed.get("memory"):
         streams = move.streams()
         move.memory = move.hands.memory(move.state, move.options, streams)
@@ -34,7 +34,26 @@ def precopy(move: Move) -> None:
             move.closing.callback(move.memory.close)
             follow(move, move.memory)
     with move.progress.span("files again"):
-        move.send_files(2, [])
+        _steadily(move, lambda: move.send_files(2, []), again=move.hands.forget_files)
+
+
+def _steadily(move: Move, step: Callable[[], T], *, again: Callable[[], None] | None = None) -> T:
+    """A step; when the link breaks meanwhile, the same over a new one, after `again`."""
+    while True:
+        try:
+            return step()
+        except LinkLost as error:
+            move.connect_again(error)
+            if again is not None:
+                again()
+
+
+def _warm(move: Move) -> dict[str, Any]:
+    foreseen = move.hands.foresee(move.state, move.spec)
+    foreseen["tcp_close"] = move.options.tcp_close
+    foreseen["memory"] = move.options.tracker != "none"
+    move.wire.send("warm", None, jsonio.dumps(foreseen).encode())
+    return move.wire.expect("warmed", timeout=SILENCE).header
 
 
 def _reserve(move: Move) -> None:

@@ -12,6 +12,7 @@ from ocimig.migrate import facts, throttle
 from ocimig.migrate.errors import CannotMove
 from ocimig.migrate.hands import Brake, Frozen, Memory, Spec
 from ocimig.migrate.journal import Journal
+from ocimig.migrate.lazy import mark
 from ocimig.migrate.traces import delete, discard, discard_images, disconnect, load
 from ocimig.migrate.wire import Wire
 from ocimig.runtime.linux import proc
@@ -45,6 +46,7 @@ class RealSource:
             }
             fix = verbs.get(status)
             raise CannotMove(id=id, status=status, fix=f"first: {fix}" if fix else "start it anew")
+        mark.require(store.path(id), id)  # what has not come would look as if it had never been
         return state, store.config(id)
 
     def container(self, state: ContainerState, spec: Spec) -> dict[str, Any]:
@@ -82,6 +84,14 @@ class RealSource:
             suspects=rootfs.shared_mappings(pids),
             opened=rootfs.opened(pids),
         )
+
+    def knows_files(self, tree: str) -> bool:
+        """See Source."""
+        return tree in self._indexes
+
+    def forget_files(self) -> None:
+        """See Source."""
+        self._indexes.clear()
 
     def pids(self, state: ContainerState) -> list[int]:
         """See Source."""

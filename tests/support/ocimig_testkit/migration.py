@@ -126,6 +126,13 @@ class FakeSource:
         """See Source."""
         return None
 
+    def knows_files(self, tree: str) -> bool:
+        """See Source."""
+        return False
+
+    def forget_files(self) -> None:
+        """See Source."""
+
     def pids(self, state: ContainerState) -> list[int]:
         """See Source."""
         return []
