@@ -5,7 +5,6 @@ A page that was withheld from the dump (see withheld.py) is entered as LAZY with
 save is never left to anybody: LAZY is taken from what is PRESENT, and the restore reads it.
 """
 
-import itertools
 import os
 from collections.abc import Iterable
 
@@ -72,9 +71,11 @@ def _merge(path: str, runs: Iterable[Run]) -> int:
     lazy = [Entry(start, (end - start) // PAGE, pagemap.LAZY) for start, end in runs]
     saved = [each._replace(flags=_not_lazy(each.flags)) for each in found.entries]
     both = sorted([*saved, *lazy])
-    for before, after in itertools.pairwise(both):
-        if before.end > after.start:
-            raise BadImage(path=path, reason=f"page {after.start:#x} is in it twice")
+    end = 0
+    for start, pages, _ in both:
+        if start < end:
+            raise BadImage(path=path, reason=f"page {start:#x} is in it twice")
+        end = start + pages * PAGE
     pagemap.write(path, found._replace(entries=both))
     return sum(entry.pages for entry in lazy)
 
