@@ -67,7 +67,8 @@ class Tracker(Protocol):
 def choose(prefer: str = "", *, pause: Pause | None = None, shared: bool = False) -> Tracker:
     """The best tracker that works here, found by trying; `prefer` names one: that, or NoTracker.
 
-    `pause` stops the container's processes while its context lasts; without it `softdirty` is not used.
+    `pause` stops the container's processes while its context lasts. Without it `softdirty` is not used,
+    and who reads past the page cache is followed a little less surely.
     `shared` is whether shared memory is to be followed too.
     """
     refusals: list[str] = []
@@ -92,10 +93,10 @@ def _with_shared(tracker: Tracker) -> Tracker:
     return WithShared(tracker)
 
 
-def _userfault(_: Pause | None) -> Tracker | str:
+def _userfault(pause: Pause | None) -> Tracker | str:
     from ocimig.migrate.trackers import userfault
 
-    return userfault.refusal() or userfault.Userfault()
+    return userfault.refusal() or userfault.Userfault(pause)
 
 
 def _softdirty(pause: Pause | None) -> Tracker | str:

@@ -1,9 +1,9 @@
 """Reads past the page cache (O_DIRECT): a device writes to memory, and no page table shows it.
 
 The kernel makes the page writable when the read begins, which is seen; the data comes later. A look
-that falls in between reports the page, protects it, and would let it be read too early. So after each
-look we wait until the threads that were in such a read are out of it; what is read then is complete.
-Never waits in the freeze: a process that stands still has no such read any more.
+that falls in between reports the page, protects it, and would let it be read too early. Processes that
+do so are paused for the look: one that stands still is in no such read. Where nothing can be paused we
+wait after the look until the threads that slept in a read then are out of it.
 """
 
 import os

@@ -12,10 +12,11 @@ import errno
 import mmap
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 
 from ocimig.migrate.memory.runs import PAGE, Run, intersect, merge, subtract, union
 from ocimig.migrate.memory.spaces import of_process
-from ocimig.migrate.trackers import Dirty, content, direct, maps
+from ocimig.migrate.trackers import Dirty, Pause, content, direct, maps
 from ocimig.runtime import arming
 from ocimig.runtime.errors import NoInit
 from ocimig.runtime.linux import memory, pagemap, proc, userfaultfd
@@ -79,34 +80,29 @@ class Userfault:
 
     name = "userfault"
 
-    def __init__(self) -> None:
+    def __init__(self, pause: Pause | None = None) -> None:
         self.notes: list[str] = []
         self.stopped = 0.0  # seconds that a process stood still for us, at most
         self._followed: dict[int, _Followed] = {}
         self._refused: dict[tuple[int, int], int] = {}  # (pid, start time) -> tries
-        self._direct: set[int] = set()
+        self._pause: Pause = pause or nullcontext
         self._others = content.Content()
 
     def look(self, tasks: Mapping[int, int], *, final: bool = False) -> list[Dirty]:
         """See Tracker."""
         self._forget_the_dead(tasks)
         new = set() if final else self._arm([pid for pid in tasks if pid not in self._followed])
-        found: list[Dirty] = []
-        for pid, inside in tasks.items():
-            if pid not in self._followed:
-                continue
-            try:
-                dirty = self._look_at(pid, inside, final=final, fresh=pid in new)
-            except _Gone:
-                self._forget(pid)
-                dirty = None if final else self._look_anew(pid, inside)
-            if dirty is not None:
-                found.append(dirty)
-        if not final:
-            self._settle()
-        done = {dirty.pid for dirty in found}
+        direct_users = set() if final else {pid for pid in self._followed if direct.used(pid)}
+        plain = [pid for pid in tasks if pid in self._followed and pid not in direct_users]
+        found = [self._look_safely(pid, tasks, new, final=final) for pid in plain]
+        if direct_users:
+            with self._pause():  # see direct.py
+                found += [self._look_safely(pid, tasks, new) for pid in sorted(direct_users)]
+            self._settle(direct_users)
+        known = [dirty for dirty in found if dirty is not None]
+        done = {dirty.pid for dirty in known}
         others = {pid: inside for pid, inside in tasks.items() if pid not in done}
-        return found + self._others.look(others, final=final)
+        return known + self._others.look(others, final=final)
 
     def sent(self, space: str, runs: Sequence[Run], data: memoryview) -> None:
         """See Tracker."""
@@ -128,7 +124,6 @@ class Userfault:
 
     def _forget(self, pid: int) -> None:
         os.close(self._followed.pop(pid).uffd)
-        self._direct.discard(pid)
 
     def _arm(self, pids: list[int]) -> set[int]:
         """Follow these from now on; those that it worked for."""
@@ -164,12 +159,18 @@ class Userfault:
 
     # ---- one process
 
-    def _look_anew(self, pid: int, inside: int) -> Dirty | None:
-        """At a process that runs another program now, or has ended."""
-        if not self._arm([pid]):
+    def _look_safely(
+        self, pid: int, tasks: Mapping[int, int], new: set[int], *, final: bool = False
+    ) -> Dirty | None:
+        """None when it has ended, runs another program now and cannot be followed, or is not for us."""
+        try:
+            return self._look_at(pid, tasks[pid], final=final, fresh=pid in new)
+        except _Gone:
+            self._forget(pid)
+        if final or not self._arm([pid]):
             return None
         try:
-            return self._look_at(pid, inside, fresh=True)
+            return self._look_at(pid, tasks[pid], fresh=True)
         except _Gone:
             self._forget(pid)
             return None
@@ -237,23 +238,19 @@ class Userfault:
     # ---- writes that the processor does not do
 
     def _is_for_us(self, pid: int, mapped: maps.Maps) -> bool:
-        """Whether the page tables tell of every write; notes who must be waited for."""
+        """Whether the page tables tell of every write."""
         if mapped.aio:
-            start = self._followed[pid].start_time
-            self._refused[pid, start] = _TRIES
-            self._forget(pid)
-            self._say(pid, "it uses io_submit(2), whose writes the page tables do not show")
+            self._give_up(pid, "it uses io_submit(2), whose writes the page tables do not show")
             return False
-        if direct.used(pid):
-            self._direct.add(pid)
-        else:
-            self._direct.discard(pid)
         return True
 
-    def _settle(self) -> None:
-        """Wait for direct reads that began before the look: see direct.py."""
-        for pid in direct.settle(self._direct):
-            if pid in self._followed:
-                self._refused[pid, self._followed[pid].start_time] = _TRIES
-                self._forget(pid)
-                self._say(pid, "a read past the page cache does not end")
+    def _settle(self, pids: set[int]) -> None:
+        """Where nothing could be paused, wait for direct reads that began before the look."""
+        if self._pause is nullcontext:
+            for pid in direct.settle(pids & set(self._followed)):
+                self._give_up(pid, "a read past the page cache does not end")
+
+    def _give_up(self, pid: int, reason: str) -> None:
+        self._refused[pid, self._followed[pid].start_time] = _TRIES
+        self._forget(pid)
+        self._say(pid, reason)

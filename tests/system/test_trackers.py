@@ -269,7 +269,10 @@ def test_threads_write_while_we_look(follower: Follower) -> None:
     follower.check()
 
 
-def test_reads_past_the_page_cache_are_waited_for(exact: Follower, tmp_path: Path) -> None:
+@pytest.mark.parametrize("can_pause", [True, False])
+def test_reads_past_the_page_cache_are_waited_for(
+    exact: Follower, tmp_path: Path, can_pause: bool
+) -> None:
     """The page is marked when such a read begins, and the device writes to it later."""
     file = tmp_path / "data"
     file.write_bytes(os.urandom(8 << 20))
@@ -277,6 +280,8 @@ def test_reads_past_the_page_cache_are_waited_for(exact: Follower, tmp_path: Pat
     for _ in range(3):
         exact.target.do("direct", address, 0, file)
     assert until(lambda: direct.used(exact.target.pid), "it reads directly")
+    if not can_pause:
+        exact.tracker = trackers.choose("userfault")
     for _ in range(50):
         exact.look()
         exact.check()
