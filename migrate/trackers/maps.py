@@ -10,7 +10,7 @@ import os
 import re
 from functools import cache
 
-from ocimig.migrate.memory.runs import Run, intersect, merge
+from ocimig.migrate.memory.runs import Run, intersect, merge, subtract
 from ocimig.runtime.linux import memory, pagemap
 from ocimig.runtime.linux.pagemap import PAGE
 
@@ -23,6 +23,7 @@ _SHARED = re.compile(
     rb"^([0-9a-f]+)-([0-9a-f]+) (?:[-rwx]{3})s [0-9a-f]+ ([0-9a-f]+:[0-9a-f]+) ([0-9]+) *([^\n]*)$",
     re.MULTILINE,
 )
+_EXECUTABLE = re.compile(rb"^([0-9a-f]+)-[0-9a-f]+ ..x", re.MULTILINE)
 _RANGE = re.compile(rb"^([0-9a-f]+)-([0-9a-f]+) ")
 _NOT_LAZY = {b"lo", b"ht", b"ss"}  # VmFlags: locked, hugetlb, shadow stack
 _SOME_LOCKED = re.compile(rb"^VmLck:\s*[1-9]|^x86_Thread_features:.*shstk", re.MULTILINE)
@@ -43,9 +44,9 @@ class Maps:
 
     __slots__ = ("aio", "areas", "eligible")
 
-    def __init__(self, areas: list[Run], *, aio: bool) -> None:
+    def __init__(self, areas: list[Run], eligible: list[Run], *, aio: bool) -> None:
         self.areas = areas  # one for each mapping, also where they touch
-        self.eligible = merge(areas)
+        self.eligible = eligible
         self.aio = aio  # it has contexts of io_setup(2): the kernel writes to its memory unseen
 
 
@@ -58,7 +59,13 @@ def read(pid: int) -> Maps | None:
     if _some_are_not_lazy(pid):
         lazy = _lazy_by_flags(pid)
         plain = [area for area in plain if area in lazy]
-    return Maps(plain, aio=_AIO in text)
+    eligible = merge(plain)
+    if first := _EXECUTABLE.search(text):
+        # CRIU puts its first instructions there and takes them out again (criu/parasite-syscall.c): where
+        # that is compiled code in plain memory, whoever reads the page meanwhile would read those.
+        page = int(first[1], 16)
+        eligible = subtract(eligible, [(page, page + PAGE)])
+    return Maps(plain, eligible, aio=_AIO in text)
 
 
 def shared(pid: int) -> dict[int, tuple[Run, str]]:

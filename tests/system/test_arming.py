@@ -220,26 +220,48 @@ def test_a_number_that_is_another_process_now_is_left_alone(
     assert target.alive()
 
 
-def test_a_32_bit_program_is_refused(tmp_path: Path) -> None:
-    """A tiny one: pause(2) for ever by int 0x80."""
-    code = bytes.fromhex("b81d000000cd80ebf7")
-    head = b"\x7fELF\1\1\1".ljust(16, b"\0")
-    head += (2).to_bytes(2, "little") + (3).to_bytes(2, "little") + (1).to_bytes(4, "little")
-    head += (0x08048054).to_bytes(4, "little") + (52).to_bytes(4, "little") + bytes(8)
-    head += b"".join(n.to_bytes(2, "little") for n in (52, 32, 1, 40, 0, 0))
-    segment = (1, 0, 0x08048000, 0x08048000, 84 + len(code), 84 + len(code), 5, 4096)
-    program = tmp_path / "tiny"
-    program.write_bytes(head + b"".join(n.to_bytes(4, "little") for n in segment) + code)
-    program.chmod(0o755)
+def tiny(path: Path, code: str, *, bits: int) -> "subprocess.Popen[bytes]":
+    """A static program of these instructions, or a skip where it cannot run."""
+    wide, base, word = bits == 64, 0x08048000, 8 if bits == 64 else 4
+    size, entry = (64, 56) if wide else (52, 32)
+    body = bytes.fromhex(code)
+
+    def number(value: int, length: int) -> bytes:
+        return value.to_bytes(length, "little")
+
+    head = (b"\x7fELF" + (b"\2" if wide else b"\1") + b"\1\1").ljust(16, b"\0")
+    head += number(2, 2) + number(62 if wide else 3, 2) + number(1, 4)
+    head += number(base + size + entry, word) + number(size, word) + bytes(word + 4)
+    head += b"".join(number(value, 2) for value in (size, entry, 1, 64 if wide else 40, 0, 0))
+    length = number(size + entry + len(body), word)
+    places = bytes(word) + number(base, word) * 2 + length * 2
+    middle = number(5, 4)
+    segment = number(1, 4) + (middle + places if wide else places + middle) + number(4096, word)
+    path.write_bytes(head + segment + body)
+    path.chmod(0o755)
     try:
-        child = subprocess.Popen([str(program)])
+        return subprocess.Popen([str(path)])
     except OSError as error:
-        pytest.skip(f"no 32-bit programs: {error}")
-    time.sleep(0.05)
-    assert arm(child.pid).reason.startswith("it is a 32-bit program")
-    assert child.poll() is None
-    child.kill()
-    child.wait()
+        pytest.skip(f"cannot run: {error}")
+
+
+def test_a_32_bit_program_is_refused(tmp_path: Path) -> None:
+    """pause(2) for ever by int 0x80."""
+    with tiny(tmp_path / "tiny", "b81d000000cd80ebf7", bits=32) as child:
+        time.sleep(0.05)
+        assert arm(child.pid).reason.startswith("it is a 32-bit program")
+        assert child.poll() is None
+        child.kill()
+
+
+def test_a_program_that_makes_no_system_call_is_armed(tmp_path: Path) -> None:
+    """A loop of two bytes: the instruction is found in the kernel's own page."""
+    with tiny(tmp_path / "tiny", "ebfe", bits=64) as child:
+        time.sleep(0.05)
+        for _ in range(20):
+            assert arm(child.pid).reason == ""
+        assert child.poll() is None
+        child.kill()
 
 
 def test_restartable_sequences_stay_whole(target: Tracked) -> None:

@@ -297,6 +297,17 @@ def test_locked_memory_is_left_to_criu(follower: Follower) -> None:
     assert here == [(address, address + 4 * PAGE), (address + 8 * PAGE, address + 16 * PAGE)]
 
 
+def test_the_page_that_criu_writes_code_into_is_left_to_it(follower: Follower) -> None:
+    """The first executable page, where that is plain memory: read while CRIU works it would be wrong."""
+    address = follower.target.do("code")
+    follower.target.do("write", address, 4)
+    for final in (False, True):
+        dirty = follower.look(final=final, fetch=False)
+        here = intersect(dirty.mappings, [(address, address + 4 * PAGE)])
+        assert here == [(address + PAGE, address + 4 * PAGE)]
+        assert 0 not in of(dirty, address)
+
+
 def test_equal_pages_that_the_kernel_merged_are_followed(follower: Follower) -> None:
     """KSM shares pages behind the process's back; a write takes them apart again."""
     run = Path("/sys/kernel/mm/ksm/run")
