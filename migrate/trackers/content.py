@@ -13,7 +13,7 @@ from blake3 import blake3
 from ocimig.migrate.memory.runs import PAGE, Run, merge
 from ocimig.migrate.memory.spaces import of_process
 from ocimig.migrate.trackers import Dirty, maps
-from ocimig.runtime.linux import memory, proc
+from ocimig.runtime.linux import proc
 
 DIGEST = 16
 _PIECE = 256  # pages read at once
@@ -51,7 +51,6 @@ class Content:
         self._spaces: dict[int, _Space] = {}
         self._names: dict[str, _Space] = {}
         self._buffer = bytearray(_SPAN)
-        self._address = memory.address(self._buffer)
 
     def look(self, tasks: Mapping[int, int], *, final: bool = False) -> list[Dirty]:
         """See Tracker."""
@@ -92,40 +91,39 @@ class Content:
                 if not final:
                     self._spaces[pid] = self._names[known.name] = known
             populated = maps.populated(fd, mapped.eligible)
-        except ProcessLookupError:
+            changed = populated if final and fresh else self._compare(pid, known, populated)
+        except (ProcessLookupError, FileNotFoundError):
             return None
         finally:
             if fd is not None:
                 os.close(fd)
-        if final and fresh:
-            changed = populated
-        else:
-            changed = self._compare(pid, known, populated)
         return Dirty(of_process(inside), pid, changed, mapped.eligible, fresh)
 
     def _compare(self, pid: int, known: _Space, populated: list[Run]) -> list[Run]:
         changed: list[Run] = []
-        for first, last in populated:
-            start = first
-            while start < last:
-                piece = start - start % _SPAN
-                end = min(last, piece + _SPAN)
-                digests = known.digests.get(piece)
-                if digests is None:
-                    changed.append((start, end))
-                else:
-                    changed += self._differing(pid, (start, end), piece, digests)
-                start = end
+        # not process_vm_readv(2): it would take pages apart that the process shares with its children
+        fd = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            for first, last in populated:
+                for start in range(first - first % _SPAN, last, _SPAN):
+                    run = max(first, start), min(last, start + _SPAN)
+                    digests = known.digests.get(start)
+                    if digests is None:
+                        changed.append(run)
+                    else:
+                        changed += self._differing(fd, run, start, digests)
+        finally:
+            os.close(fd)
         return merge(changed)
 
-    def _differing(self, pid: int, run: Run, piece: int, digests: bytearray) -> list[Run]:
+    def _differing(self, fd: int, run: Run, piece: int, digests: bytearray) -> list[Run]:
         """The pages of a run within one piece that are not as they were sent."""
+        view = memoryview(self._buffer)
         try:
-            got = memory.process_vm_readv(pid, self._address, [run])
+            got = os.preadv(fd, [view[: run[1] - run[0]]], run[0])
         except OSError:  # it went meanwhile, or may not be read: the sender will find the same
             return [run]
         changed = []
-        view = memoryview(self._buffer)
         for at in range(0, got - got % PAGE, PAGE):
             address = run[0] + at
             place = (address - piece) // PAGE * DIGEST
