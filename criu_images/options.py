@@ -50,7 +50,10 @@ class CriuOptions:
                     option=name.replace("_", "-"), reason="this criu does not know it",
                     remedy="run contrib/install-criu",
                 )  # fmt: skip
-            setattr(opts, name, value)
+            if isinstance(value, list):
+                getattr(opts, name).extend(value)
+            else:
+                setattr(opts, name, value)
         opts.external.extend(self.external)
         for key, fd in self.inherit.items():
             entry = opts.inherit_fd.add()

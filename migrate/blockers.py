@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ocimig import files
-from ocimig.migrate import external, mountinfo
+from ocimig.migrate import external, mountinfo, watched
 from ocimig.migrate.blockers_open import (
     KERNELS_OWN,
     SAVED_DEVICES,
@@ -26,7 +26,6 @@ from ocimig.runtime.cgroups import layout
 from ocimig.runtime.linux import kcmp, proc
 
 NESTED = ("user", "uts", "ipc", "cgroup", "time", "time_for_children", "pid")
-WITHOUT_HANDLES = {"proc", "sysfs", "devpts", "mqueue"}  # open_by_handle_at(2) finds nothing there
 SCHED_DEADLINE = 6
 TRANSIENT = {"stuck process", "shared memory space", "queued messages", "waiting connections"}
 LOOK_AGAIN = 0.05  # seconds: what passes by itself is gone then
@@ -79,11 +78,14 @@ class _Look:
         self.pids = pids
         self.spec = spec
         self.mounts = _mounts(init)
-        blind = {_device(mount.device) for mount in self.mounts if mount.fstype in WITHOUT_HANDLES}
         self.commands: dict[int, str] = {}
         self.networks: dict[str, int] = {}  # network namespace -> a process in it
         self.namespaces: set[str] = set()
-        self.opened = Opened(init, blind, any(mount.fstype == "overlay" for mount in self.mounts))
+        self.opened = Opened(
+            init,
+            watched.blind(self.mounts),
+            any(mount.fstype == "overlay" for mount in self.mounts),
+        )
 
     def all(self) -> list[Thing]:
         """What is in the way, once each."""
@@ -205,6 +207,7 @@ class _Look:
     def _opened(self) -> Iterator[Thing]:
         """What can be said only when all processes were looked at."""
         yield from self.opened.ends(self.networks.values())
+        yield from self.opened.lost_watches(self.mounts)
         yield from self.opened.left(self.namespaces)
 
 
@@ -223,11 +226,6 @@ def _namespaces(pid: int) -> dict[str, str]:
         except OSError:
             continue  # it ended, or the kernel has no such namespace
     return found
-
-
-def _device(text: str) -> tuple[int, int]:
-    major, _, minor = text.partition(":")
-    return int(major), int(minor)
 
 
 def _tracer(pid: int) -> int:

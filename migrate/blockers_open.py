@@ -5,11 +5,13 @@
 
 import os
 import stat
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 from ocimig import files
+from ocimig.migrate import watched
 from ocimig.migrate.dump_request import GHOST_LIMIT
+from ocimig.migrate.mountinfo import Mount
 from ocimig.runtime.linux import unix_diag
 
 Thing = dict[str, Any]
@@ -44,11 +46,12 @@ KERNELS_OWN = ("/dev/zero", "/SYSV", "/memfd:", "/[aio]", "/anon_hugepage", "/["
 class Opened:
     """What the processes have open, looked at once each. `blind` are the file systems without handles."""
 
-    def __init__(self, init: int, blind: set[tuple[int, int]], overlay: bool = False) -> None:
+    def __init__(self, init: int, blind: set[int], overlay: bool = False) -> None:
         self.init = init
         self.blind = blind
         self.locked = _locked_inodes()
         self.overlay = overlay  # there stat(2) may tell another inode than /proc/locks
+        self.watches: list[tuple[watched.Key, Thing]] = []
         self.sockets: dict[int, tuple[int, int]] = {}  # inode -> process, descriptor
         self.unix: set[int] = set()
         self.protocols: set[str] = set()
@@ -95,11 +98,10 @@ class Opened:
 
     def _object(self, thing: Thing, there: os.stat_result) -> Iterator[Thing]:
         shown = thing["name"].removeprefix("anon_inode:")
-        if shown == "inotify":
-            for line in _info(thing["pid"], thing["fd"]).splitlines():
-                if line.startswith(b"inotify ") and _watched(line) in self.blind:
-                    yield {"kind": "inotify", **thing}
-                    return
+        if shown in ("inotify", "[fanotify]"):
+            for key in watched.marks(_info(thing["pid"], thing["fd"])):
+                if key[0] in self.blind:
+                    self.watches.append((key, {"kind": "inotify", **thing}))
         elif shown == "[pidfd]":
             if _flags(thing["pid"], thing["fd"]) & PIDFD_THREAD:
                 yield {"kind": "thread pidfd", **thing}
@@ -183,6 +185,13 @@ class Opened:
             pid, fd = self.sockets[inode]
             yield {"kind": kind, "pid": pid, "fd": fd, "name": f"socket:[{inode}]"}
 
+    def lost_watches(self, mounts: Sequence[Mount]) -> Iterator[Thing]:
+        """What is watched without a handle and cannot be found by name either."""
+        named = watched.find(self.init, {key for key, _ in self.watches}, mounts)
+        for key, thing in self.watches:
+            if key not in named and self.new(("watch", thing["pid"], thing["fd"])):
+                yield thing
+
     def left(self, namespaces: Collection[str]) -> Iterator[Thing]:
         """What can be said only when every process was looked at."""
         for thing in self.held_namespaces:
@@ -218,13 +227,6 @@ def of_device(there: os.stat_result) -> str:
             return "graphics card"
         return DEVICES.get((major, minor), "device")
     return "device"
-
-
-def _watched(line: bytes) -> tuple[int, int]:
-    """The file system of a line `inotify wd:1 ino:… sdev:800001 …`: a dev_t of the kernel, in hex."""
-    words = dict(word.split(b":", 1) for word in line.split()[1:])
-    device = int(words[b"sdev"], 16)
-    return device >> 20, device & 0xFFFFF
 
 
 def _info(pid: int, fd: int) -> bytes:

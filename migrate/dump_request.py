@@ -9,7 +9,7 @@ from ocimig import files
 from ocimig.criu_images import options
 from ocimig.criu_images.errors import BadOption
 from ocimig.files import Fd
-from ocimig.migrate import descriptors
+from ocimig.migrate import descriptors, watched
 from ocimig.migrate.errors import NotCheckpointable
 from ocimig.runtime import cgroups
 from ocimig.runtime import state as facts
@@ -128,6 +128,8 @@ def values(wanted: CheckpointOptions, state: ContainerState) -> dict[str, Any]:
         "ext_masters": True,
     }
     found.update({name: True for name in _PASSED_ON if getattr(wanted, name)})
+    if names := watched.paths(state.pid, [state.pid, *proc.descendants(state.pid)]):
+        found["irmap_scan_paths"] = names
     if wanted.parent_path:
         found["parent_img"] = os.path.join("..", wanted.parent_path)
     if wanted.parent_path or wanted.pre_dump:

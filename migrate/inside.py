@@ -97,7 +97,7 @@ RULES: Mapping[str, Rule] = {
         option="ext_unix_sk",
     ),
     "inotify": Rule(
-        "inotify on a file of proc, sysfs, devpts or mqueue, which CRIU cannot name",
+        "a watch (inotify, fanotify) on a file that cannot be found by its name",
         "let the program watch another file system",
     ),
     "foreign namespace": Rule("a namespace in which no process of it lives", _CLOSE),

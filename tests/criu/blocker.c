@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/fanotify.h>
 #include <sys/file.h>
 #include <sys/inotify.h>
 #include <sys/ioctl.h>
@@ -206,6 +207,18 @@ static int inotify_proc(void) { return watch("/proc/self"); }
 static int inotify_pts(void) { return watch("/dev/pts"); }
 static int inotify_file(void) { return watch("/bin"); }
 
+static int inotify_deep(void) {
+  mkdir("/tmp/a", 0755);
+  mkdir("/tmp/a/b", 0755);
+  close(open("/tmp/a/b/c", O_CREAT | O_RDWR, 0600));
+  return watch("/tmp/a/b/c") < 0 ? -1 : watch("/tmp/a");
+}
+
+static int fanotify(void) {
+  int fd = fanotify_init(FAN_CLASS_NOTIF, 0);
+  return fd < 0 ? -1 : fanotify_mark(fd, FAN_MARK_ADD, FAN_OPEN, AT_FDCWD, "/tmp");
+}
+
 /* -- sockets */
 
 static int local(const char *path, int type, int listening) {
@@ -344,7 +357,7 @@ static const struct {
     MODE(secret_memory), MODE(thread_pidfd), MODE(packet_pipe), MODE(kvm), MODE(loop_control),
     MODE(fuse), MODE(fuse_mount), MODE(tun), MODE(overlay_mount), MODE(message_queue), MODE(lock),
     MODE(lock_of_record), MODE(deleted_big), MODE(deleted_small), MODE(deleted_mapped), MODE(linked),
-    MODE(deleted_twice), MODE(inotify_proc), MODE(inotify_pts), MODE(inotify_file),
+    MODE(deleted_twice), MODE(inotify_proc), MODE(inotify_pts), MODE(inotify_file), MODE(inotify_deep), MODE(fanotify),
     MODE(unix_outside), MODE(unix_outside_datagrams), MODE(unix_waiting), MODE(unix_pair),
     MODE(socket_file), MODE(packet), MODE(raw), MODE(vsock), MODE(netlink), MODE(netlink_queue),
     MODE(mptcp), MODE(not_accepted), MODE(traced), MODE(leave_thread), MODE(shared_memory_space),

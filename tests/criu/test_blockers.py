@@ -37,7 +37,6 @@ NOT_DUMPED = [
     ("deleted_big", "deleted file", "of 70 MiB at descriptor"),
     ("deleted_mapped", "deleted file", "of 70 MiB mapped at"),
     ("inotify_proc", "inotify", "descriptor"),
-    ("inotify_pts", "inotify", "descriptor"),
     ("unix_outside", "unix socket", "descriptor"),
     ("unix_outside_datagrams", "unix socket", "descriptor"),
     ("socket_file", "socket file", "/tmp/s"),
@@ -58,7 +57,7 @@ NOT_RESTORED = [
     ("deadline", "deadline scheduling", "SCHED_DEADLINE"),
     ("deleted_twice", "file in a deleted directory", "/tmp/q/f"),
 ]
-FINE = ["nothing", "deleted_small", "inotify_file", "unix_waiting", "unix_pair", "packet", "raw",
+FINE = ["nothing", "deleted_small", "inotify_file", "inotify_pts", "unix_waiting", "unix_pair", "packet", "raw",
         "netlink", "nested_mount", "shared_segment"]  # fmt: skip
 ALLOWED = [("lock", "file lock", "file_locks"), ("lock_of_record", "file lock", "file_locks"),
            ("linked", "renamed file", "link_remap")]  # fmt: skip
@@ -249,6 +248,45 @@ def test_a_process_that_came_by_exec_is_named(hold: Callable[[str], Box]) -> Non
         assert finding.severity == inside.WARN
         assert "(sleep)" in finding.text
         process.kill()
+
+
+@pytest.mark.overlay
+@pytest.mark.parametrize("mode", ["inotify_file", "inotify_deep", "fanotify"])
+def test_a_watch_on_an_overlay_is_kept(
+    hold: Callable[[str], Box], bundle: Bundle, tmp_path: Path, mode: str
+) -> None:
+    """There is no handle that could be opened: CRIU is told the names. The root is an overlay, as engines make it."""
+    layers = [bundle.rootfs.rename(tmp_path / "lower"), tmp_path / "upper", tmp_path / "work"]
+    for directory in (*layers[1:], bundle.rootfs):
+        directory.mkdir()
+    options = ",".join(
+        f"{name}dir={layer}" for name, layer in zip(("lower", "upper", "work"), layers, strict=True)
+    )
+    mount = ["mount", "-t", "overlay", "overlay", "-o", options, str(bundle.rootfs)]
+    subprocess.run(mount, check=True)
+    try:
+        box = hold(mode)
+        assert found(box) == []
+        before = _watches(box)
+        box.checkpoint()
+        box.restore()
+        box.goes_on()
+        assert _watches(box) == before
+        box.ocimig("delete", "--force", box.id)
+    finally:
+        subprocess.run(["umount", "-l", str(bundle.rootfs)], check=True)
+
+
+def _watches(box: Box) -> list[str]:
+    """The inodes that its first process watches, and for what."""
+    found = []
+    for info in Path(f"/proc/{box.ocimig.pid(box.id)}/fdinfo").iterdir():
+        for line in info.read_text().splitlines():
+            if line.startswith(("inotify ", "fanotify ino:")):
+                words = dict(word.split(":", 1) for word in line.split()[1:])
+                found.append(f"{words['ino']} {words['mask']}")
+    assert found
+    return sorted(found)
 
 
 @pytest.mark.netns
