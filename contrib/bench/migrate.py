@@ -72,18 +72,20 @@ def back_and_forth(stand: Stand, program: Path, count: int, *, check: bool) -> l
     """As many moves of one container, on one connection; what they left behind is said."""
     moves = []
     stand.start()
-    before: dict[str, int] = {}
+    before: leaks.Held = {}
     with Client(stand.pair, program) as client:
         for number in range(count):
             moves.append(stand.move(client, check=check))
             _say(f"move {number + 1}", moves[-1])
             if number == 3:  # it was everywhere twice, and is back where it began
-                before = leaks.count(stand)
+                before = leaks.look(stand)
         time.sleep(2)
-        after = leaks.count(stand)
+        after = leaks.look(stand)
     stand.stop()
     left = leaks.compare(before, after)
-    print(f"\n{len(after)} counts after 4 moves and after {count}: {len(left)} differ")
+    print(
+        f"\n{len(after)} kinds of things looked at after 4 moves and after {count}: {len(left)} differ"
+    )
     print("\n".join(f"  {line}" for line in left) or "  nothing was left behind")
     return moves
 
