@@ -5,8 +5,9 @@ so whoever calls this reads all events first, and one thread does both.
 """
 
 import errno
+import os
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from ocimig.migrate.lazy import events
 from ocimig.migrate.lazy.pieces import Piece, Pieces
@@ -33,10 +34,14 @@ class Files:
 
     def __init__(self) -> None:
         self._parts: dict[int, list[tuple[int, int, int]]] = {}  # file -> (offset, end, address)
+        self._fds: dict[int, int] = {}
         self._punched: set[int] = set()
 
     def add(self, number: int, fd: int, pieces: Iterable[Piece], *, punch: bool) -> None:
-        """Map what the pieces need of a file; with `punch` it is given back as it gets into place."""
+        """Map what the pieces need of a file; with `punch` it is given back as it gets into place.
+
+        The descriptor is ours from now on.
+        """
         parts: list[list[int]] = []
         for offset, size in sorted((piece.offset, piece.end - piece.start) for piece in pieces):
             if parts and offset - parts[-1][1] < _APART:
@@ -47,6 +52,7 @@ class Files:
             (offset, end, mapping.map_file(fd, offset, end - offset, writable=punch))
             for offset, end in parts
         ]
+        self._fds[number] = fd
         if punch:
             self._punched.add(number)
 
@@ -57,6 +63,20 @@ class Files:
                 return address + piece.offset - offset
         raise ValueError(f"page {piece.start:#x} lies in no file")
 
+    def parts(self, piece: Piece) -> Iterator[tuple[Piece, bool]]:
+        """The piece in parts, and whether each is a hole: reading one would fill it with zeros."""
+        fd, moved = self._fds[piece.file], piece.start - piece.offset
+        at, stop = piece.offset, piece.offset + piece.end - piece.start
+        while at < stop:
+            data = min(_seek(fd, at, os.SEEK_DATA, stop), stop)
+            if data > at:
+                yield piece.cut(at + moved, data + moved), True
+                at = data
+            else:
+                end = min(_seek(fd, at, os.SEEK_HOLE, stop), stop)
+                yield piece.cut(at + moved, end + moved), False
+                at = end
+
     def keep(self) -> None:
         """Nothing is given back any more: two address spaces need the same pages."""
         self._punched.clear()
@@ -65,6 +85,16 @@ class Files:
         """Its pages are in place: give back those of the file."""
         if piece.file in self._punched:
             mapping.punch(self.address(piece), piece.end - piece.start)
+
+
+def _seek(fd: int, offset: int, whence: int, end: int) -> int:
+    """lseek(2) for data or a hole; behind the last data there is nothing but a hole."""
+    try:
+        return os.lseek(fd, offset, whence)
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        return end
 
 
 class Task:
@@ -200,19 +230,32 @@ class Task:
 
     def _copy(self, piece: Piece) -> Piece | None:
         """What could not be put into place because an event has to be read first."""
-        source = self._files.address(piece)
-        distance = source - piece.start
-        if piece.end - piece.start >= LEAST:
-            mapping.populate(source, piece.end - piece.start)
+        for part, hole in self._files.parts(piece):
+            at = self._put(part, hole)
+            if at < part.end:
+                return piece.cut(at, piece.end)
+        return None
+
+    def _put(self, piece: Piece, hole: bool) -> int:
+        """The address up to which its pages are there now."""
+        distance = 0
+        if not hole:
+            source = self._files.address(piece)
+            distance = source - piece.start
+            if piece.end - piece.start >= LEAST:
+                mapping.populate(source, piece.end - piece.start)
         at, stop = piece.start, piece.end
         while at < piece.end:
             try:
-                done = userfaultfd.copy(self.uffd, at, at + distance, stop - at)
+                if hole:
+                    done = userfaultfd.zeropage(self.uffd, at, stop - at)
+                else:
+                    done = userfaultfd.copy(self.uffd, at, at + distance, stop - at)
                 self.copied += done
                 at += done
             except OSError as error:
                 if error.errno == errno.EAGAIN:
-                    return piece.cut(at, piece.end)
+                    return at
                 if error.errno == errno.ENOENT and stop - at > PAGE:
                     # The end of a mapping lies in between, or nothing is there any more.
                     stop = at + ((stop - at) // 2 & -PAGE)
@@ -223,7 +266,7 @@ class Task:
                 at += PAGE
             if at == stop:
                 stop = piece.end
-        return None
+        return at
 
 
 def _meaning(error: OSError) -> Exception:

@@ -218,12 +218,13 @@ class Guard:
                 each.close()
 
     def _wait(self) -> None:
+        begin = self._restored and not self._filling  # first of all: what is ready after it counts
         poller = select.poll()
         listener = self._listener if self._served else None
         for each in (self._waken, self._channel, listener, self._criu):
             if each is not None:
                 poller.register(each, select.POLLIN)
-        ready = {fd for fd, _ in poller.poll()}
+        ready = {fd for fd, _ in poller.poll(0 if begin else None)}
         # CRIU first: what it sent before it said that all is restored is heard before that counts.
         if self._criu is not None and self._criu.fileno() in ready:
             self._receive_task()
@@ -231,14 +232,14 @@ class Guard:
             self._criu, _ = listener.accept()
             listener.close()
             self._listener = None
+        elif begin:
+            with self._lock:
+                self._filling = True
+                self._tell({"do": "fill"})
         elif self._channel is not None and self._channel.fileno() in ready:
             self._hear()
         elif self._waken in ready:
             self._over = b"x" in os.read(self._waken, 64)
-            if self._restored and not self._filling:
-                with self._lock:
-                    self._filling = True
-                    self._tell({"do": "fill"})
             if self._failure and any(self._later.values()):
                 self._lose(self._failure)
 

@@ -126,8 +126,7 @@ class Server:
             pieces = channels.from_table(table)
         for number, fd, punch in zip(document["files"], fds[1:], document["punch"], strict=True):
             mine = [piece for piece in pieces if piece.file == number]
-            with Fd(fd):
-                self.files.add(number, fd, mine, punch=punch)
+            self.files.add(number, fd, mine, punch=punch)
         self.spaces[int(document["pid"])] = Pieces(pieces)
 
     def _put_off(self, pid: int, runs: list[Run]) -> None:
