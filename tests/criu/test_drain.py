@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -138,6 +140,32 @@ def test_no_more_are_started_after_a_doubt(hosts: HostPair, start: Start) -> Non
     hosts.a.ocimig("migrate", "--resume", doubt, timeout=60)
     drain(hosts)
     assert running(hosts.a, hosts.b) == {"a": [], "b": ["one", "two"]}
+
+
+def test_an_interrupt_leaves_every_container_whole(hosts: HostPair, start: Start) -> None:
+    """Ctrl-C: the one under way rolls back or arrives, the next is not begun; no process stays."""
+    start("one")
+    start("two")
+    process = hosts.a.ocimig.popen(
+        "drain", "--json", "--identity", hosts.identity, "--known-hosts", hosts.known_hosts,
+        "--to", hosts.b.target, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    with process:
+        until(lambda: _reached(hosts.a, "PRECOPY"), "the first migration", 60, 0.001)
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    ended = {each["outcome"] for each in json.loads(said)}
+    assert "interrupted" in ended
+    assert ended <= {"interrupted", "moved"}
+    where = running(hosts.a, hosts.b)
+    assert sorted(where["a"] + where["b"]) == ["one", "two"]
+    assert hosts.a.ocimig("recover").out == ""
+
+
+def _reached(host: Host, record: str) -> bool:
+    journals = (host.root / ".migrations").glob("*/journal")
+    return any(f'"record":"{record}"' in path.read_text() for path in journals)
 
 
 def test_no_host_at_all_is_an_error(hosts: HostPair, start: Start) -> None:
