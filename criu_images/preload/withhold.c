@@ -111,6 +111,10 @@ static int load(void)
 	close(fd);
 	if (head == MAP_FAILED || check(head, about.st_size))
 		return -1;
+	if (!((struct head *)head)->count) {
+		munmap(head, about.st_size);
+		return 0;
+	}
 	snprintf(path, sizeof path, "%s/withheld", place);
 	log_fd = open(path, O_WRONLY | O_APPEND | O_CLOEXEC | O_NOFOLLOW);
 	if (log_fd < 0)
@@ -123,7 +127,7 @@ static int load(void)
 	}
 	ranges = (const struct range *)((struct head *)head + 1);
 	count = ((struct head *)head)->count;
-	return count > 0;
+	return 1;
 }
 
 /* Whose memory a descriptor of CRIU's tells of; 0 when it is no pagemap of another process. The number is
