@@ -132,7 +132,7 @@ def _dump(box: Box, memory: Copy, *, leave_running: bool = False) -> checkpoint.
     return seen[0]
 
 
-@pytest.mark.parametrize("argv", [("count", "64"), ("family",)])
+@pytest.mark.parametrize("argv", [("count", "64"), ("family",), ("threads", "8")])
 def test_memory_left_out_and_put_in_again_is_the_same(box: Box, argv: tuple[str, ...]) -> None:
     """Every page that was there is left out and told; with them the images restore as any others."""
     box.run(*argv)

@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -99,6 +100,32 @@ static int share(size_t size, const char *kind) {
   }
 }
 
+static void *keep(void *counted) {
+  volatile unsigned long *shown = counted, here[2048]; /* four pages of its stack */
+  for (size_t i = 0; i < 2048; i++) here[i] = i * 2654435761u;
+  for (;; nap()) {
+    unsigned long sum = 0;
+    for (size_t i = 0; i < 2048; i++) sum = sum * 31 + here[i];
+    *shown = sum;
+  }
+}
+
+/* threads N: each adds up what is on its own stack, again and again; the first prints all sums as one. */
+static int threads(int count) {
+  static unsigned long sums[64];
+  for (int i = 0; i < count && i < 64; i++) {
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, keep, sums + i)) return 1;
+  }
+  sleep(1);
+  for (unsigned long number = 0;; number++) {
+    unsigned long sum = 0;
+    for (int i = 0; i < count; i++) sum = sum * 31 + *(volatile unsigned long *)(sums + i);
+    printf("%lu %lx\n", number, sum);
+    nap();
+  }
+}
+
 int main(int argc, char **argv) {
   const char *mode = argc > 1 ? argv[1] : "count";
   long number = argc > 2 ? atol(argv[2]) : 1;
@@ -107,6 +134,7 @@ int main(int argc, char **argv) {
   if (!strcmp(mode, "serve")) return serve(number);
   if (!strcmp(mode, "ring")) return ring();
   if (!strcmp(mode, "family")) return family();
+  if (!strcmp(mode, "threads")) return threads(number);
   if (!strcmp(mode, "share")) return share((size_t)number << 20, argc > 3 ? argv[3] : "");
   return 2;
 }
