@@ -34,6 +34,7 @@ def host(store: Store, request: Mapping[str, Any]) -> dict[str, Any]:
         "cpu_flags": cpu_flags(),
         "clock": time.time(),
         "memory": memory(),
+        "huge_free": huge_free(),
         "pipe_max_size": _number(PIPE_LIMIT),
         "cgroup": cgroup_layout(),
         "lsm": _text("/sys/kernel/security/lsm").split(","),
@@ -92,6 +93,23 @@ def memory() -> dict[str, int]:
         if words and words[0].isdigit():
             found[name] = int(words[0]) * 1024
     return {"available": found.get("MemAvailable", 0), "swap": found.get("SwapFree", 0)}
+
+
+def huge_free() -> int:
+    """Bytes in huge pages, of every size, that nobody has."""
+    free = 0
+    for name in _listed("/sys/kernel/mm/hugepages"):
+        kib = name.removeprefix("hugepages-").removesuffix("kB")
+        if kib.isdigit():
+            free += _number(f"/sys/kernel/mm/hugepages/{name}/free_hugepages") * int(kib) * 1024
+    return free
+
+
+def _listed(path: str) -> list[str]:
+    try:
+        return os.listdir(path)
+    except OSError:
+        return []  # a kernel without them
 
 
 def cgroup_layout() -> str:
@@ -216,13 +234,15 @@ def _network(config: Mapping[str, Any] | None, probe: bool) -> dict[str, Any] | 
 def container(state: ContainerState, spec: Mapping[str, Any]) -> dict[str, Any]:
     """All that preflight wants to know of the container; its processes are only looked at."""
     pids = [state.pid, *proc.descendants(state.pid)]
+    sizes = [_sizes(pid) for pid in pids]
     return {
         "id": state.id,
         "pid": state.pid,
         "bundle": state.bundle,
         "rootfs": state.rootfs,
         "processes": len(pids),
-        "memory": _memory_of(state, pids),
+        "memory": _memory_of(state, sizes),
+        "huge": max((size["HugetlbPages"] for size in sizes), default=0),
         "network": dict(state.network) if state.network else None,
         "own_network": _own_network(spec),
         "annotations": dict(state.annotations),
@@ -277,12 +297,11 @@ def bind_sources(spec: Mapping[str, Any], bundle: str) -> list[str]:
     return found
 
 
-def _memory_of(state: ContainerState, pids: Sequence[int]) -> int:
+def _memory_of(state: ContainerState, sizes: Sequence[Mapping[str, int]]) -> int:
     """Bytes that have to be somewhere over there: private memory of each process, in RAM or swapped out,
     and once what they share, with the files of tmpfs mounts."""
     from ocimig.runtime.cgroups import stats
 
-    sizes = [_sizes(pid) for pid in pids]
     shared = max((size["RssShmem"] for size in sizes), default=0)
     for controller in ("memory", "unified"):
         if path := state.cgroups.get(controller):
@@ -294,7 +313,7 @@ def _memory_of(state: ContainerState, pids: Sequence[int]) -> int:
 def _sizes(pid: int) -> dict[str, int]:
     fields = proc.status(pid) or {}
     sizes = {}
-    for name in ("RssAnon", "RssShmem", "VmSwap"):
+    for name in ("RssAnon", "RssShmem", "VmSwap", "HugetlbPages"):
         words = fields.get(name, "0").split()
         sizes[name] = int(words[0]) * 1024 if words and words[0].isdigit() else 0
     return sizes

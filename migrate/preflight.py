@@ -148,6 +148,11 @@ def _room(container: Facts, there: Facts) -> Iterator[Finding]:
             f"{container['id']} needs {_size(needed)}"
         )
         yield Finding(REFUSE, "memory", text, f"free memory on {host}, or choose another host", 15)
+    huge, free = int(container.get("huge", 0)), int(there.get("huge_free", 0))
+    if huge > free:  # of what several share nobody knows how much there is; this much at least
+        text = f"{container['id']} has {_size(huge)} in huge pages, {host} has {_size(free)} of them free"
+        fix = "there: sysctl -w vm.nr_hugepages=N, or start the program without huge pages"
+        yield Finding(REFUSE, "huge-pages", text, fix, 15)
     if not choose_images(there, image_bytes(container)):
         places = ", ".join(f"{space['path']} ({_size(space['free'])})" for space in there["images"])
         text = f"the images need {_size(image_bytes(container))} on {host}, free are: {places}"

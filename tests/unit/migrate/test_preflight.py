@@ -175,6 +175,15 @@ def test_images_go_where_they_fit() -> None:
     assert preflight.choose_images(facts, 8 * GIB) == ""
 
 
+def test_huge_pages_have_to_be_there() -> None:
+    """CRIU saves them, and cannot make them: the restore would fail."""
+    huge = {"huge": 4 << 20}
+    assert findings(container=huge, huge_free=4 << 20) == []
+    (found,) = findings(container=huge, huge_free=2 << 20)
+    assert (found.severity, found.name, found.code) == (preflight.REFUSE, "huge-pages", 15)
+    assert "nr_hugepages" in found.fix
+
+
 def test_both_on_one_host_is_recognised() -> None:
     """Migrating to oneself: the bundle in the way is the container's own."""
     same = {"host_id": "a", "boot_id": "1", **changed("bundle", exists=True, empty=False)}
