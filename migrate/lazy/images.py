@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from ocimig.criu_images import pagemap
-from ocimig.migrate.memory.runs import Run
+from ocimig.migrate.memory.runs import Run, merge
 
 
 class Lazy(NamedTuple):
@@ -44,3 +44,17 @@ def read(directory: str) -> Iterator[tuple[int, Lazy]]:
         if withheld or present:
             pages = os.path.join(directory, f"pages-{found.pages_id}.img")
             yield int(middle), Lazy(withheld, present, pages)
+
+
+def read_shared(directory: str) -> Iterator[tuple[int, list[Run]]]:
+    """By inode, the withheld runs (offsets) of every object that processes share and that has any."""
+    for name in os.listdir(directory):
+        middle = name.removeprefix("pagemap-shmem-").removesuffix(".img")
+        if not name.startswith("pagemap-shmem-") or not middle.isdigit():
+            continue
+        entries = pagemap.read(os.path.join(directory, name)).entries
+        withheld = merge(
+            (entry.start, entry.end) for entry in entries if not entry.flags & pagemap.PRESENT
+        )
+        if withheld:
+            yield int(middle), withheld

@@ -193,6 +193,11 @@ class Held:
         with self._lock:
             return self._spaces[space].fd
 
+    def open(self, space: str) -> int:
+        """As fd(), of a space of which nothing may have come yet."""
+        with self._use(space) as found:
+            return found.fd
+
     @property
     def bytes(self) -> int:
         """How much memory all of it takes."""

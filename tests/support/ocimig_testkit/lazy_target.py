@@ -38,16 +38,28 @@ _libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 _libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
 
 
-def _map(pages: int) -> int:
-    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-    return int(_libc.mmap(None, pages * PAGE, mmap.PROT_READ | mmap.PROT_WRITE, flags, -1, 0))
+_MAP_FIXED_NOREPLACE = 0x100000
+
+
+def map_memory(pages: int, address: int = 0) -> int:
+    """Where so much new memory lies: at `address`, where one is given."""
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | (_MAP_FIXED_NOREPLACE if address else 0)
+    rights = mmap.PROT_READ | mmap.PROT_WRITE
+    found = int(_libc.mmap(address or None, pages * PAGE, rights, flags, -1, 0))
+    assert not address or found == address
+    return found
+
+
+def unmap_memory(start: int, pages: int) -> None:
+    """munmap(2)."""
+    _libc.munmap(start, pages * PAGE)
 
 
 class Target:
     """The memory, and what can be asked of it."""
 
-    def __init__(self, directory: str, pages: int) -> None:
-        self.start = _map(pages)
+    def __init__(self, directory: str, pages: int, address: int = 0) -> None:
+        self.start = map_memory(pages, address)
         self.moved = self.moved_pages = 0
         fd = uffd.userfaultfd(0)
         uffd.api(fd, FEATURES)
@@ -83,7 +95,7 @@ class Target:
         elif word == "unmap":
             failed = _libc.munmap(start, size)
         else:
-            self.moved_pages, place = last - first, _map(last - first)
+            self.moved_pages, place = last - first, map_memory(last - first)
             self.moved = int(_libc.mremap(start, size, size, 3, place))
             failed = self.moved != place
         return "failed" if failed else "done"
@@ -103,7 +115,7 @@ class Target:
 
 def main() -> None:
     """Obey until the input ends."""
-    target = Target(sys.argv[1], int(sys.argv[2]))
+    target = Target(sys.argv[1], *map(int, sys.argv[2:]))
     print("ready", target.start, flush=True)
     for line in sys.stdin:
         word, *numbers = line.split()
