@@ -61,6 +61,8 @@ class Live(Silent):
         self._phase = ""
         self._phase_at = 0.0
         self._began = 0.0  # of the phase, on time.monotonic()
+        self._frozen_at = 0.0  # the same, of the first phase in which it stands still
+        self._waiting: list[str] = []  # lines of phases that are over
         self._figures: Mapping[str, Any] = {}
         self._progress = Progress(
             SpinnerColumn(),
@@ -85,6 +87,7 @@ class Live(Silent):
             if not self._open:
                 self._begin()
             if said := notice(event):
+                self._print()
                 self._console.print(said)
             elif event.kind in ("phase", "end"):
                 self._over(event)
@@ -102,6 +105,7 @@ class Live(Silent):
         self._ended.set()
         with self._lock:
             if self._open:
+                self._print()
                 self._region.stop()
                 self._open = False
 
@@ -115,9 +119,10 @@ class Live(Silent):
     def _over(self, event: Event) -> None:
         """The phase before this one has ended."""
         if self._phase:
-            took = f"  {self._phase:<10} {event.at - self._phase_at:7.2f} s"
-            self._console.print(took, style="dim")
+            self._waiting.append(f"  {self._phase:<10} {event.at - self._phase_at:7.2f} s")
         self._phase, self._phase_at, self._began = event.text, event.at, time.monotonic()
+        if event.text == _QUIET[0]:
+            self._frozen_at = self._began
         if event.kind == "end":
             self.close()
             return
@@ -132,11 +137,17 @@ class Live(Silent):
         while not self._ended.wait(_EVERY):
             with self._lock:
                 if self._open and not self._still():
+                    self._print()
                     self._region.update(self._drawn(), refresh=True)
 
     def _still(self) -> bool:
         """Whether every cycle of the processor belongs to the migration now."""
-        return self._phase in _QUIET and time.monotonic() - self._began < _PATIENCE
+        return self._phase in _QUIET and time.monotonic() - self._frozen_at < _PATIENCE
+
+    def _print(self) -> None:
+        for line in self._waiting:
+            self._console.print(line, style="dim")
+        self._waiting.clear()
 
     def _drawn(self) -> RenderableType:
         passed = duration(time.monotonic() - self._began)
