@@ -64,7 +64,8 @@ class Situation:
     """What the blackout depends on."""
 
     shape: Shape = field(default_factory=Shape)
-    strain: float = 1.0  # how many times slower than alone the machine is
+    strain: float = 1.0  # how many times slower than alone this machine is
+    far_strain: float = 1.0  # and the other one
     round_trip: float = 0.0  # seconds
     bandwidth: float = 0.0  # bytes of memory a second; 0: unknown
     changed_files: int = 0  # that the last pass is likely to meet
@@ -102,6 +103,7 @@ class Predictor:
     samples: Sequence[Sample] = ()
     shape: Shape = field(default_factory=Shape)
     strain: float = 0.0  # 0: not measured
+    far_strain: float = 0.0  # 0: not told; then ours counts
     round_trip: float = 0.0
     changed_files: int = 0
     delta: float = 0.0  # of the last prediction
@@ -193,7 +195,9 @@ def model(situation: Situation) -> dict[str, float]:
     counts = situation.shape.counts()
     for part, (always, *each) in _MODEL.items():
         counted = sum(cost * count for cost, count in zip(each, counts, strict=True))
-        found[part] = (always + counted) / 1000 * situation.strain
+        there = part in (RESTORE, NETWORK)
+        slower = situation.far_strain if there else situation.strain
+        found[part] = (always + counted) / 1000 * slower
     found[FILES] += situation.changed_files * _CHANGED_FILE
     found[DELTA] += situation.delta
     found[WIRE] += _ROUND_TRIPS * situation.round_trip
@@ -248,6 +252,7 @@ def _sample(each: Mapping[str, Any]) -> Sample:
     situation = Situation(
         Shape(**counts),
         max(1.0, float(each.get("strain", 1))),
+        max(1.0, float(each.get("far_strain", 1))),
         float(each.get("round_trip", 0)),
         float(each.get("bandwidth", 0)),
         int(each.get("changed_files", 0)),

@@ -62,6 +62,17 @@ def test_a_busy_machine_teaches_what_it_would_have_been(store: Store) -> None:
     assert predictor.fixed() == pytest.approx(2 * sum(base.values()))
 
 
+def test_the_other_host_is_busy_for_itself(store: Store) -> None:
+    """A busy destination slows down the restore, and not the dump."""
+    predictor = Predictor.open(store, "host2")
+    predictor.shape, predictor.strain = SMALL, 1.0
+    idle = predictor.predict(0, 1e9).parts
+    predictor.far_strain = 3.0
+    busy = predictor.predict(0, 1e9).parts
+    assert busy["restore"] == pytest.approx(3 * idle["restore"])
+    assert busy["dump"] == pytest.approx(idle["dump"])
+
+
 def test_the_strain_is_measured() -> None:
     """Never faster than alone."""
     assert 1.0 <= predict.strain() < 100
