@@ -160,12 +160,13 @@ class Predictor:
 
     def _situation(self, delta: float) -> Situation:
         return Situation(
-            self.shape,
-            self.strain or 1.0,
-            self.round_trip,
-            self.bandwidth,
-            self.changed_files,
-            delta,
+            shape=self.shape,
+            strain=self.strain or 1.0,
+            far_strain=self.far_strain or self.strain or 1.0,
+            round_trip=self.round_trip,
+            bandwidth=self.bandwidth,
+            changed_files=self.changed_files,
+            delta=delta,
         )
 
     def _parts(self, delta: float) -> dict[str, float]:
