@@ -13,6 +13,7 @@ It is never a gate.
 import argparse
 import json
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
@@ -205,6 +206,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
 def main(argv: list[str]) -> int:
     """One measurement, or all of ALL."""
     options = parse(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the hosts are taken down then, too
     if not options.all:
         return measure(options, [])
     summary: list[str] = []
