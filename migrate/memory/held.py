@@ -20,12 +20,13 @@ from ocimig.migrate.memory import frames, spaces
 from ocimig.migrate.memory.frames import PRESENT, SAME, TOP, ZERO, Entry, Pages
 from ocimig.migrate.memory.limit import memory_and_swap
 from ocimig.migrate.memory.retained import Retained
-from ocimig.migrate.memory.runs import PAGE, Run, merge, subtract, union
+from ocimig.migrate.memory.runs import PAGE, Run, merge, subtract, total, union
 from ocimig.migrate.wire import Frame, Wire
 from ocimig.runtime.linux.fallocate import punch_hole
 
 MOST_SPACES = 32768
 _MFD_CLOEXEC = 0x1
+_STEP = 1 << 20
 
 
 class _Space:
@@ -97,6 +98,9 @@ class Held:
                 self.forget(name)
             elif frame.kind == frames.WITHIN:
                 self.discard_outside(name, frames.unpack_runs(frame.payload))
+            elif frame.kind == frames.COPY:
+                other = spaces.check(frame.header.get("from"))
+                self._copy(name, other, frames.unpack_runs(frame.payload))
             else:
                 raise ValueError(f"{frame.kind} is no frame of pages")
         except ValueError as error:
@@ -124,16 +128,20 @@ class Held:
         data = self._plain(pages)
         with self._use(pages.space) as space:
             self._check_room(space, pages)
-            try:
+            with _memory_lasts(self.host):
                 _write(space.fd, pages.entries, data)
-            except OSError as error:
-                if error.errno in {errno.ENOSPC, errno.ENOMEM}:
-                    raise NoSpace(path=f"the memory of {self.host}'s container") from None
-                raise
+            self._note(space, pages.entries)
+
+    def _copy(self, name: str, other: str, runs: list[Run]) -> None:
+        if name == other or total(runs) > frames.MOST_COPY or self.covers(other, runs):
+            raise ValueError(f"{other} is not held where {name} is to be the same")
+        with self._use(other) as origin, self._use(name) as space:
             with self._lock:
-                if not space.forgotten:
-                    self._measure(space)
-                space.log += pages.entries
+                if self._allocated + total(runs) > self.limit:
+                    raise ValueError(f"more than {self.limit} bytes of memory")
+            with _memory_lasts(self.host):
+                _copy_runs(origin.fd, space.fd, runs)
+            self._note(space, [(start, end, ZERO) for start, end in runs])
 
     def _plain(self, pages: Pages) -> memoryview:
         """The data, decompressed; never more than the header, which was checked, allows."""
@@ -260,6 +268,13 @@ class Held:
                     if not found.forgotten:
                         self._measure(found)
 
+    def _note(self, space: _Space, entries: list[Entry]) -> None:
+        """These were written."""
+        with self._lock:
+            if not space.forgotten:
+                self._measure(space)
+            space.log += entries
+
     def _measure(self, space: _Space) -> None:
         """Count what its memfd takes. Under the lock."""
         allocated = os.fstat(space.fd).st_blocks * 512
@@ -296,6 +311,34 @@ def _write(fd: int, entries: list[Entry], data: memoryview) -> None:
                 position += os.pwrite(fd, data[position:stop], end - (stop - position))
         elif kind == ZERO:
             punch_hole(fd, start, end)
+
+
+def _copy_runs(origin: int, fd: int, runs: list[Run]) -> None:
+    """Copy between two sparse files; what is a hole in one becomes one in the other."""
+    for start, end in runs:
+        punch_hole(fd, start, end)
+        at = start
+        while at < end:
+            try:
+                at = os.lseek(origin, at, os.SEEK_DATA)
+            except OSError as error:
+                if error.errno == errno.ENXIO:  # only a hole is left
+                    break
+                raise
+            stop = min(end, os.lseek(origin, at, os.SEEK_HOLE))
+            while at < stop:
+                at += os.pwrite(fd, os.pread(origin, min(_STEP, stop - at), at), at)
+
+
+@contextmanager
+def _memory_lasts(host: str) -> Iterator[None]:
+    """Say in words that there is no more memory."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.ENOMEM}:
+            raise NoSpace(path=f"the memory for {host}'s container") from None
+        raise
 
 
 def _memfd(name: str) -> int:

@@ -120,12 +120,15 @@ class _Stream:
         return seq
 
 
+Witness = Callable[[str, Sequence[Run], memoryview], None]
+
+
 class PageSender:
     """Sends pages of spaces over one or more wires, on which meanwhile nothing else is received.
 
     `compress` is one of squeeze.MODES; `limit` is in bytes a second over all streams (0: none), and can
     be changed by limit.rate. `after` is a sender that went before on the first of these wires: what it
-    learned of the link and of the spaces counts here too. One thread at a time may call it.
+    learned of the link and of the spaces counts here too. `witness` is told what is sent, as it was read. One thread at a time may call it.
     """
 
     def __init__(
@@ -133,12 +136,14 @@ class PageSender:
         streams: Sequence[Wire],
         *,
         compress: str = "auto",
+        witness: Witness | None = None,
         limit: int = 0,
         timeout: float | None = 60.0,
         after: "PageSender | None" = None,
     ) -> None:
         self.limit = Limit(limit)
         self._compress = compress
+        self._witness = witness
         self._timeout = timeout
         self._streams: list[_Stream] = []
         self._seq = 0
@@ -227,6 +232,8 @@ class PageSender:
         stream.unconfirmed.append((self._seq, piece))
         came = stream.reader(piece).read(piece.runs, data, address_of)
         read = piece.size if came is piece.runs else total(came)
+        if self._witness is not None:
+            self._witness(piece.space, came, data[:read])
         done.read_bytes += read
         done.missing += (piece.size - read) // PAGE
         entries, size = sift(came, read, data, self._digests.get(piece.space))
@@ -327,6 +334,16 @@ class PageSender:
         """On one stream frames come in order; of several, one could overtake another."""
         if len(self._streams) > 1:
             self.settle(self._timeout)
+
+    def copy(self, space: str, of: str, runs: list[Run]) -> None:
+        """Let the far side take these runs from what it holds of another space, where it has all of them
+        as they are here: see twins.shared(). In order with send(), before and after."""
+        self._barrier()
+        said = {"space": space, "from": of}
+        for piece, _ in frames.cut(runs, frames.MOST_COPY):
+            payload = frames.pack_runs(piece)
+            self._streams[0].wire.send(frames.COPY, said, payload, timeout=self._timeout)
+        self._barrier()
 
     def learn(self, timeout: float | None = 60.0) -> int:
         """Ask what the far side has from an earlier stay, before the first send(): how many pages.

@@ -284,3 +284,49 @@ def test_a_space_can_be_forgotten_while_it_is_written(held: Held) -> None:
     writer.join()
     held.forget("p1")
     assert held.bytes == 0
+
+
+def copy(runs: list[tuple[int, int]], *, to: str = "p2", of: str = "p1") -> Frame:
+    """A frame that takes runs from another space."""
+    return Frame(frames.COPY, {"space": to, "from": of}, frames.pack_runs(runs))
+
+
+def test_a_space_takes_pages_from_another(held: Held) -> None:
+    """Zeros become holes where other bytes were; the origin stays as it is; later they go apart."""
+    held.take(frame([page(1), page(2, ZERO), page(3)], letters("a", "c")))
+    held.take(frame([page(2), page(7)], letters("x", "y"), space="p2"))
+    held.take(copy([(BASE + PAGE, BASE + 4 * PAGE)]))
+    assert held.runs("p2") == [(BASE + PAGE, BASE + 4 * PAGE), page(7)[:2]]
+    expected = [letters("a"), bytes(PAGE), letters("c"), letters("y")]
+    assert [read(held, number, "p2") for number in (1, 2, 3, 7)] == expected
+    held.take(frame([page(1)], letters("z"), space="p2"))
+    assert (read(held, 1), read(held, 1, "p2")) == (letters("a"), letters("z"))
+    assert held.bytes == 5 * PAGE
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        copy([(BASE, BASE + 2 * PAGE)]),
+        copy([(BASE + PAGE, BASE + 2 * PAGE)], of="p3"),
+        copy([(BASE + PAGE, BASE + 2 * PAGE)], to="p1"),
+        copy([(BASE + PAGE, BASE + 2 * PAGE)], of="/p1"),
+        copy([(BASE + (1 << 20), BASE + frames.MOST_COPY + (2 << 20))]),
+    ],
+)
+def test_only_what_is_held_can_be_taken(held: Held, wrong: Frame) -> None:
+    """Not more, not from itself, not from nowhere, not without end."""
+    held.take(frame([page(1)], letters("a")))
+    held.take(frame([(BASE + (1 << 20), BASE + (1 << 30), ZERO)]))
+    with pytest.raises(BrokenFrame, match=frames.COPY):
+        held.take(wrong)
+    assert held.runs("p2") == []
+
+
+def test_what_is_taken_counts_as_memory(held: Held) -> None:
+    """Six MiB three times are more than sixteen."""
+    fill(held, 0, 3)
+    whole = [(BASE, BASE + 3 * MOST_DATA)]
+    held.take(copy(whole))
+    with pytest.raises(BrokenFrame, match="more than 16777216 bytes"):
+        held.take(copy(whole, to="p3"))
