@@ -233,6 +233,23 @@ def test_every_option_of_migrate_arrives(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert (options.policy.max_downtime, options.policy.max_bandwidth) == (0.007, 7 << 20)
 
 
+def test_a_report_is_drawn_where_it_was_asked_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """--report writes one page; a place that does not exist is refused before anything moves."""
+    seen = Seen(Report("c1", "m", "host2", "moved"))
+    monkeypatch.setattr(engine, "migrate", seen)
+    page = tmp_path / "report.html"
+    argv = ["--root", str(tmp_path), "migrate", "c1", "host2", "--report"]
+    assert main.run([*argv, str(page)]) == 0
+    assert page.read_text().startswith("<!doctype html>")
+    seen.positional = ()
+    assert main.run([*argv, str(tmp_path / "nowhere/report.html")]) == 2
+    assert main.run([*argv, str(tmp_path)]) == 2
+    assert "cannot be written" in capfd.readouterr().err
+    assert seen.positional == ()
+
+
 @pytest.mark.parametrize("how", ["resume", "abort"])
 def test_what_is_in_doubt_is_settled_without_naming_the_host(
     how: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]

@@ -1,8 +1,9 @@
 """migrate, recover and agent: containers between hosts."""
 
+import os
 from typing import TYPE_CHECKING
 
-from ocimig import jsonio
+from ocimig import jsonio, log
 from ocimig.cli import context, progress_view
 from ocimig.cli.verbs import Call, Misuse
 from ocimig.errors import OcimigError
@@ -27,6 +28,7 @@ def migrate(call: Call) -> int:
         raise _misuse(call, '"migrate" requires exactly 2 argument(s): ID [USER@]HOST')
     if settling and len(call.arguments) > 1:
         raise _misuse(call, f"--{settling[0]} knows the host: only ID is needed")
+    _check_report(call)
     view = progress_view.view(call.text("progress", "auto"))
     try:
         report = _settle(call, settling[0]) if settling else _move(call, view)
@@ -157,12 +159,23 @@ def _show(report: "Report", call: Call) -> None:
         print(line)
 
 
+def _check_report(call: Call) -> None:
+    """Whether --report can be written, while it is not too late to say so."""
+    path = call.text("report")
+    place = os.path.dirname(path) or "."
+    if (path and not (os.path.isdir(place) and os.access(place, os.W_OK))) or os.path.isdir(path):
+        raise _misuse(call, f"--report {path}: that file cannot be written")
+
+
 def _draw(report: "Report", path: str) -> None:
-    """--report: the whole file or none."""
+    """--report: the whole file or none. The container has moved, whatever becomes of the file."""
     from ocimig import files
     from ocimig.migrate import report_html
 
-    files.write_atomic(path, report_html.page(report).encode(), 0o644, sync=False)
+    try:
+        files.write_atomic(path, report_html.page(report).encode(), 0o644, sync=False)
+    except OSError as error:
+        log.warning(f"no report in {path}: {error.strerror}")
 
 
 def _failure(call: Call, error: OcimigError) -> dict[str, object]:
