@@ -117,6 +117,18 @@ def test_a_page_handler_that_is_killed_under_a_container_costs_it_nothing(box: B
     box.unbroken()
 
 
+def test_whoever_restored_it_may_be_killed_while_memory_is_still_coming(box: Box) -> None:
+    """The page handler finishes alone, and then the sign of it is gone."""
+    box.run("count", "256")
+    box.checkpoint()
+    with _restoring(box) as process:
+        box.goes_on()
+        process.kill()
+    assert mark.wait(str(box.ocimig.root / box.id), 30)
+    box.goes_on()
+    box.unbroken()
+
+
 @pytest.mark.parametrize("ending", [("kill", "KILL"), ("delete", "--force")])
 def test_a_container_can_be_ended_while_its_memory_is_still_coming(
     box: Box, ending: tuple[str, str]
