@@ -1,7 +1,7 @@
 """Who owns the container, and when: the one table a migration cannot disagree with. Never acts.
 
-`PHASES` is what a person reads (docs/migration.md is made from it). `SOURCE` and `DESTINATION` are
-the records a journal may hold and what may follow each; `settle` is what two last records mean.
+`PHASES` is what a person reads (docs/migration.md is made from it). `SOURCE`, `DESTINATION` and `GROUP`
+are the records a journal may hold and what may follow each; `settle` is what two last records mean.
 """
 
 from dataclasses import dataclass
@@ -61,7 +61,14 @@ DESTINATION: dict[str, tuple[str, ...]] = {
     "ABORTED": (),
     "FAILED": (),
 }
-TABLES = {"source": SOURCE, "destination": DESTINATION}
+# word in the register of a group on the destination (group.py)
+GROUP: dict[str, tuple[str, ...]] = {
+    "": ("FORMED",),
+    "FORMED": ("GO", "ABORTED"),
+    "GO": (),
+    "ABORTED": (),
+}
+TABLES = {"source": SOURCE, "destination": DESTINATION, "group": GROUP}
 
 PHASE_OF = {
     "": PREFLIGHT,

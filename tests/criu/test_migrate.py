@@ -233,6 +233,7 @@ def boundaries() -> list[str]:
     return [
         f"{side}:{record}:{moment}"
         for side, table in phases.TABLES.items()
+        if side != "group"
         for record in table
         if record and record not in ("ABORTED", "FAILED")
         for moment in ("before", "after")

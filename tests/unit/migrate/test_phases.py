@@ -21,7 +21,7 @@ def test_every_source_record_has_a_phase() -> None:
     assert set(phases.SOURCE) - {"ABORTED"} == set(phases.PHASE_OF)
 
 
-@pytest.mark.parametrize("side", ["source", "destination"])
+@pytest.mark.parametrize("side", ["source", "destination", "group"])
 def test_every_record_can_be_reached_and_left(side: str) -> None:
     """From nothing to an end, without a dead end in between."""
     table = phases.TABLES[side]
@@ -35,7 +35,11 @@ def test_every_record_can_be_reached_and_left(side: str) -> None:
     ends = {record for record in table if phases.ended(side, record)}
     assert (
         ends
-        == {"source": {"DONE", "ABORTED"}, "destination": {"RUNNING", "ABORTED", "FAILED"}}[side]
+        == {
+            "source": {"DONE", "ABORTED"},
+            "destination": {"RUNNING", "ABORTED", "FAILED"},
+            "group": {"GO", "ABORTED"},
+        }[side]
     )
 
 
