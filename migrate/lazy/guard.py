@@ -108,9 +108,7 @@ class Guard:
             for pid, sources in spaces.items():
                 kept = [Source(os.dup(each.fd), each.pieces, each.punch) for each in sources]
                 self._sources[pid] = kept
-                self._tell_space(pid)
-            self._served = True
-        os.write(self._waker, b"w")
+        os.write(self._waker, b"s")  # the rest takes time that CRIU's start can be used for
 
     def arrived(self, pid: int, runs: Sequence[Run]) -> None:
         """These places of the file are there now."""
@@ -178,7 +176,8 @@ class Guard:
                 },
                 [table, *(source.fd for source in sources)],
             )
-        self._tell_runs("hot", pid, self._hot.get(pid, ()))
+        if pid in self._hot:
+            self._tell_runs("hot", pid, self._hot[pid])
         if pid in self._later:
             later = [(piece.start, piece.end) for piece in self._later[pid]]
             self._tell_runs("later", pid, later)
@@ -218,7 +217,8 @@ class Guard:
                 each.close()
 
     def _wait(self) -> None:
-        begin = self._restored and not self._filling  # first of all: what is ready after it counts
+        # first of all: what is ready after it counts
+        begin = self._restored and self._served and not self._filling
         poller = select.poll()
         listener = self._listener if self._served else None
         for each in (self._waken, self._channel, listener, self._criu):
@@ -239,7 +239,13 @@ class Guard:
         elif self._channel is not None and self._channel.fileno() in ready:
             self._hear()
         elif self._waken in ready:
-            self._over = b"x" in os.read(self._waken, 64)
+            said = os.read(self._waken, 64)
+            self._over = b"x" in said
+            if b"s" in said:
+                with self._lock:
+                    for pid in self._sources:
+                        self._tell_space(pid)
+                    self._served = True
             if self._failure and any(self._later.values()):
                 self._lose(self._failure)
 
