@@ -34,13 +34,13 @@ _MODEL: dict[str, tuple[float, float, float, float, float, float]] = {
     FILES: (3.0, 0.0, 0.0, 0.0, 0.0, 0.0),
     RESTORE: (35.0, 4.0, 0.3, 0.02, 0.05, 0.3),
     NETWORK: (2.0, 0.0, 0.0, 0.0, 0.0, 0.0),
-    WIRE: (10.0, 0.0, 0.0, 0.0, 0.0, 0.0),
+    WIRE: (14.0, 0.0, 0.0, 0.0, 0.0, 0.0),
     DELTA: (2.0, 0.0, 0.0, 0.0, 0.0, 0.0),
 }
 _ROUND_TRIPS = 2  # prepare → prepared, go → running
 _IMAGE = 24 << 10  # bytes of CRIU's images, and for each process
 _CHANGED_FILE = 0.0002  # seconds
-_BURST = 0.008  # seconds of processor time
+_BURST = 0.015  # seconds of processor time: a few turns of the scheduler
 _LAG = 0.005  # seconds from the last look at memory to the freeze
 
 
@@ -115,7 +115,7 @@ class Predictor:
         return cls(path, target, read(path))
 
     def look(self, pids: Iterable[int]) -> None:
-        """Count what these processes have, and see how busy the machine is. Takes 10 ms; not in the freeze."""
+        """Count what these processes have, and see how busy the machine is. Takes 20 ms; not in the freeze."""
         self.shape = look(pids)
         now = strain()
         self.strain = (self.strain + now) / 2 if self.strain else now
