@@ -40,7 +40,7 @@ from ocimig.runtime.store import Store, check_id
 
 PATIENCE = 30.0  # seconds that a prepared container waits for `go`
 LINGER = attach.LINGER
-QUIET = 60.0  # seconds without a frame while the source has something to send
+QUIET = attach.LINGER  # seconds without a frame while the source has something to send
 
 
 class Agent:
@@ -95,6 +95,7 @@ class Agent:
         finally:
             if self.listener is not None:
                 self.listener.close()
+            self.wire.close()
             if self.lock is not None:
                 self.lock.__exit__(None, None, None)
 
@@ -239,6 +240,8 @@ class Agent:
         held = self._held("RESERVED")
         if self.receiver is None:
             self.image_began = time.monotonic()
+            if self.listener is not None:
+                self.listener.resumable = False  # it is frozen by now: a link that breaks means back
             limit = int(self.reservation["image_limit"])
             self.receiver = images.Receiver(held.facts["images"], limit=limit, host=self.wire.host)
         self.receiver.handle(frame)

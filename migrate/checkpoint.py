@@ -75,13 +75,18 @@ def checkpoint(
     return made
 
 
-def foresee(state: ContainerState) -> dict[str, Any]:
-    """The descriptors that a restore will need, as far as they can be known before the freeze."""
-    mounts = {mount.id for mount in mountinfo.read(state.pid)}
+def foresee(state: ContainerState, spec: Mapping[str, Any]) -> dict[str, Any]:
+    """The mounts and descriptors that a restore will need, as far as they can be known before the freeze."""
+    mounts = mountinfo.read(state.pid)
+    known = {mount.id for mount in mounts}
     inside = [state.pid, *proc.descendants(state.pid)]
+    own = layout.own_paths(files.read(f"/proc/{state.pid}/cgroup"))
+    found, _ = external.decide(mounts, mountinfo.read(), spec, own)
     return {
         "streams": state.descriptors or descriptors.streams(state.pid),
-        "files": [file.to_json() for file in descriptors.host_files(inside, mounts, state.pid)],
+        "files": [file.to_json() for file in descriptors.host_files(inside, known, state.pid)],
+        "mounts": [mount.to_json() for mount in found],
+        "root_slave": any(mount.slave for mount in mounts if mount.target == "/"),
     }
 
 

@@ -20,6 +20,8 @@ ASK_AGAIN = 1.0
 def commit(move: Move) -> None:
     """The point of no return. Whatever happens in here, the container is not resumed on a guess."""
     entry = move.entry
+    if move.memory is not None:
+        move.memory.confirm()
     move.interrupts.check()
     entry.write("COMMIT-INTENT")
     move.progress.enter(COMMIT)
@@ -37,6 +39,9 @@ def commit(move: Move) -> None:
     move.running_at = move.progress.now()
     entry.write("ACKED")
     move.progress.enter(RUNNING)
+    if move.memory is not None and move.options.retain:
+        with move.progress.span("keep its memory"):
+            move.hands.keep_memory(move.store, move.state, move.memory)
     move.hands.kill(move.state)
 
 

@@ -14,6 +14,7 @@ from ocimig.migrate.far_memory import FarMemory
 from ocimig.migrate.hands import places
 from ocimig.migrate.images import Receiver
 from ocimig.migrate.journal import Journal
+from ocimig.migrate.memory.retained import Retained
 from ocimig.migrate.traces import delete, discard, discard_images, disconnect, load
 from ocimig.migrate.wire import Frame, Wire
 from ocimig.runtime import lifecycle
@@ -40,6 +41,7 @@ class RealDestination:
         self._work: Restoration | None = None
         self._null = -1
         self._memory: FarMemory | None = None
+        self._retained: Retained | None = None
 
     def check_free(self, store: Store, id: str, wanted: Mapping[str, Any]) -> None:
         """See Destination."""
@@ -102,7 +104,10 @@ class RealDestination:
         lazy = bool(foreseen.get("memory")) and not _mapped(foreseen["config"])
         criu = os.path.join(entry.home, "criu")
         if lazy:
-            self._memory = FarMemory(criu, lambda reason: self._lost(store, id, reason))
+            self._retained = Retained(store, id)
+            self._memory = FarMemory(
+                criu, lambda reason: self._lost(store, id, reason), self._retained
+            )
         self._work = restore.Restoration(
             store,
             id,
@@ -124,6 +129,7 @@ class RealDestination:
             ),
         )
         self._work.prepare(dict(foreseen["config"]), foreseen=foreseen.get("foreseen"))
+        self._write_out(entry)
         return {"memory": lazy}
 
     def pages(self, wire: Wire, frame: Frame) -> None:
@@ -172,6 +178,10 @@ class RealDestination:
 
     def settled(self, entry: Journal) -> None:
         """See Destination."""
+        self._write_out(entry)
+
+    def _write_out(self, entry: Journal) -> None:
+        """The files, to disk. Before the freeze too: the journal's own fsync(2) in it would wait for them."""
         from ocimig.runtime.linux.files import syncfs
 
         for path in entry.facts["places"]:
@@ -182,6 +192,8 @@ class RealDestination:
         """See Destination."""
         if self._memory is not None:
             self._memory.filled()
+        if self._retained is not None:
+            self._retained.drop()  # it is here: what it left is old
         self._close()
         discard_images(entry)
 

@@ -106,13 +106,12 @@ def _preflight(move: Move) -> None:
         "probe_address": True,
     }
     move.predictor.look(move.hands.pids(move.state))
-    move.predictor.round_trip = move.wire.ping()
+    move.predictor.round_trip = min(move.wire.ping() for _ in range(3))
     move.wire.send("facts", request)
     move.here = move.hands.host(move.store, {**request, "paths": (), "probe_address": False})
     move.far = move.wire.expect("facts", timeout=SILENCE * 3).header
-    move.findings = preflight.check(
-        move.container, move.here, move.far, tcp_close=move.options.tcp_close
-    )
+    wishes = preflight.Wishes.of(move.options)
+    move.findings = preflight.check(move.container, move.here, move.far, wishes=wishes)
     for finding in move.findings:
         move.progress.tell("finding", finding.text, severity=finding.severity, fix=finding.fix)
     preflight.refuse(move.findings)

@@ -135,7 +135,9 @@ def criu() -> dict[str, Any]:
     except (OcimigError, OSError) as error:
         advice = error.advice if isinstance(error, OcimigError) else ""
         return {"version": "", "problem": str(error), "fix": advice}
-    return {"version": found.version, "problem": "", "fix": ""}
+    return {
+        "version": found.version, "problem": "", "fix": "", "withholds": found.withholds,
+    }  # fmt: skip
 
 
 def network_lock() -> str:

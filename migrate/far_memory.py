@@ -8,22 +8,27 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 
+from ocimig.criu_images import assemble
 from ocimig.files import Fd
 from ocimig.migrate.lazy import images
 from ocimig.migrate.lazy.handler import PageHandler, Source, held
 from ocimig.migrate.memory import spaces
 from ocimig.migrate.memory.errors import MemoryMissing
 from ocimig.migrate.memory.held import Held
+from ocimig.migrate.memory.retained import Retained
 from ocimig.migrate.memory.runs import PAGE, total
 from ocimig.migrate.wire import Frame, Wire
 
 
 class FarMemory:
     """All memory of one container on its way here. `directory` is CRIU's work directory of the restore;
-    `lost` ends the container: without its memory it must not run."""
+    `lost` ends the container: without its memory it must not run. `retained` is what it left here when
+    it was here before."""
 
-    def __init__(self, directory: str, lost: Callable[[str], None]) -> None:
-        self.held = Held()
+    def __init__(
+        self, directory: str, lost: Callable[[str], None], retained: Retained | None = None
+    ) -> None:
+        self.held = Held(retained=retained)
         self.handler = PageHandler(directory, lost=lost)
 
     def take(self, wire: Wire, frame: Frame) -> None:
@@ -33,12 +38,13 @@ class FarMemory:
     def serve(self, directory: str, hot: Mapping[str, list[list[int]]]) -> None:
         """Be ready for the restore of these images; `hot`, by pid in the container, is what it will want
         first. Raises MemoryMissing."""
+        self._fill_shared(directory)
         wanted: dict[int, list[Source]] = {}
         with ExitStack() as opened:
             for pid, lazy in images.read(directory):
                 space = spaces.of_process(pid)
                 if missing := self.held.covers(space, lazy.withheld):
-                    raise MemoryMissing(pages=total(missing) // PAGE, pid=pid)
+                    raise MemoryMissing(pages=total(missing) // PAGE, space=f"process {pid}")
                 wanted[pid] = []
                 if lazy.withheld:
                     wanted[pid].append(held(self.held.fd(space), lazy.withheld))
@@ -47,6 +53,15 @@ class FarMemory:
                     wanted[pid].append(Source(fd, lazy.present))
             first = {int(pid): [(start, end) for start, end in runs] for pid, runs in hot.items()}
             self.handler.serve(wanted, first)
+
+    def _fill_shared(self, directory: str) -> None:
+        """Objects that processes share are restored at once: their pages go into the images."""
+        for inode, withheld in images.read_shared(directory):
+            space = spaces.of_shared(inode)
+            if missing := self.held.covers(space, withheld):
+                raise MemoryMissing(pages=total(missing) // PAGE, space=f"shared object {inode}")
+            assemble.fill_shared(directory, inode, self.held.fd(space))
+            self.held.forget(space)
 
     def filled(self) -> None:
         """Wait until all of it is in place, or the container ended."""

@@ -49,6 +49,10 @@ class Memory(Protocol):
         """The links broke: what was not confirmed goes again, in the next round, over these."""
         ...
 
+    def confirm(self) -> None:
+        """Before the commit: that what was left to others is as it was foreseen. Raises when not."""
+        ...
+
     def close(self) -> None:
         """Stop looking; takes time, so not inside the freeze."""
         ...
@@ -141,6 +145,10 @@ class Source(Protocol):
 
     def hold(self, store: Store, state: ContainerState, migration: str) -> None:
         """Keep it frozen and cut off even when CRIU and we die."""
+        ...
+
+    def keep_memory(self, store: Store, state: ContainerState, memory: Memory) -> None:
+        """It runs there: keep here what it had, in case it comes back. Never fails."""
         ...
 
     def kill(self, state: ContainerState) -> None:

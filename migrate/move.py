@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ocimig.errors import Interrupted, NoSpace, OcimigError
-from ocimig.migrate import attach, phases, preflight, report
+from ocimig.migrate import attach, failpoints, phases, preflight, report
 from ocimig.migrate.dirty_rate import DirtyRate
 from ocimig.migrate.errors import (
     FarFailure,
@@ -30,13 +30,12 @@ from ocimig.migrate.progress import Progress
 from ocimig.migrate.report import Report
 from ocimig.migrate.rounds import PAGE, RoundPolicy, RoundStats
 from ocimig.migrate.settling import Connect, roll_back
-from ocimig.migrate.transport import Target
+from ocimig.migrate.transport import Connection, Target
 from ocimig.migrate.wire import Wire
 from ocimig.runtime.state import ContainerState
 from ocimig.runtime.store import Store
 
-STREAMS = 1  # connections that carry memory unless asked for otherwise
-DOUBT = 60.0  # seconds that the same command goes on asking after the commit, before it gives up
+DOUBT = failpoints.patience(60.0)  # seconds that the command asks on after the commit
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +51,9 @@ class MigrateOptions:
     link_remap: bool = False
     ext_unix_sk: bool = False
     keep_source_files: bool = False
-    patience: float = 30.0  # how long the far side waits for `go` before it aborts by itself
+    patience: float = failpoints.patience(30.0)  # after which the far side aborts without `go`
     doubt: float = DOUBT
+    reconnect: float = attach.LINGER  # seconds to come back after the link broke while it runs here
     assume_destination_dead: bool = False
     policy: RoundPolicy = field(default_factory=RoundPolicy)
     tracker: str = ""  # "" is the best that works here; "none" leaves the memory to the freeze
@@ -95,6 +95,7 @@ class Move:
         self.closing = ExitStack()  # what ends with the migration, whatever its end
         self.state: ContainerState
         self.spec: Spec
+        self.connection: Connection
         self.wire: Wire
         self.entry: Journal
         self.container: dict[str, Any] = {}
@@ -113,10 +114,10 @@ class Move:
 
     def call(self) -> Wire:
         """Start the far side and greet it."""
-        connection = self.connecting()
-        self.closing.callback(connection.close)
+        self.connection = self.connecting()
+        self.closing.callback(lambda: self.connection.close())
         argv = remote_argv(self.options)
-        wire = Wire(connection.open(argv), program=argv[0])
+        wire = Wire(self.connection.open(argv), program=argv[0])
         self.closing.callback(wire.close)
         wire.side = "source"
         wire.greet()
@@ -128,10 +129,9 @@ class Move:
         """The wires that carry memory: this one, and as many more as were asked for or pay."""
         argv, migration = remote_argv(self.options), self.entry.migration
         found = [self.wire]
-        while len(found) < (self.options.streams or STREAMS):
-            connection = self.connecting()
-            self.closing.callback(connection.close)
-            found.append(attach.stream(connection, argv, migration))
+        wanted = self.options.streams or attach.how_many(self.predictor.round_trip)
+        while len(found) < wanted:
+            found.append(attach.stream(self.connection, argv, migration))
             self.closing.callback(found[-1].close)
         return found
 
@@ -144,11 +144,12 @@ class Move:
         argv, migration = remote_argv(self.options), self.entry.migration
         try:
             with self.progress.span("connect again"):
-                link = attach.resume(self.connecting, argv, migration)
+                link = attach.resume(self.connecting, argv, migration, self.options.reconnect)
         except (OcimigError, OSError) as failure:
             raise LinkLost(host=self.target.host, reason=f"{error}; {failure}") from error
         self.closing.callback(link.close)
-        self.wire = link.wire
+        self.connection.close()
+        self.connection, self.wire = link.connection, link.wire
         self.wire.side = "source"
         self.resumed += 1
         return self.streams()

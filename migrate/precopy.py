@@ -51,7 +51,11 @@ def _steadily(move: Move, step: Callable[[], T], *, again: Callable[[], None] | 
 def _warm(move: Move) -> dict[str, Any]:
     foreseen = move.hands.foresee(move.state, move.spec)
     foreseen["tcp_close"] = move.options.tcp_close
-    foreseen["memory"] = move.options.tracker != "none"
+    # Without our object in it CRIU saves all memory, whoever has it already.
+    able = bool(move.here["criu"].get("withholds"))
+    foreseen["memory"] = able and move.options.tracker != "none"
+    if not able:
+        move.notes.append("this CRIU takes no help (is it static?): all memory goes in the freeze")
     move.wire.send("warm", None, jsonio.dumps(foreseen).encode())
     return move.wire.expect("warmed", timeout=SILENCE).header
 

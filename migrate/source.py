@@ -13,6 +13,8 @@ from ocimig.migrate.errors import CannotMove
 from ocimig.migrate.hands import Brake, Frozen, Memory, Spec
 from ocimig.migrate.journal import Journal
 from ocimig.migrate.lazy import mark
+from ocimig.migrate.report import size
+from ocimig.migrate.rounds import PAGE
 from ocimig.migrate.traces import delete, discard, discard_images, disconnect, load
 from ocimig.migrate.wire import Wire
 from ocimig.runtime.linux import proc
@@ -46,6 +48,7 @@ class RealSource:
             }
             fix = verbs.get(status)
             raise CannotMove(id=id, status=status, fix=f"first: {fix}" if fix else "start it anew")
+        mark.require(store.path(id), id)  # it came a moment ago: what has not arrived cannot leave
         mark.require(store.path(id), id)  # what has not come would look as if it had never been
         return state, store.config(id)
 
@@ -119,10 +122,31 @@ class RealSource:
         from ocimig.migrate.memory.sender import PageSender
         from ocimig.migrate.source_memory import SourceMemory
 
-        tracker = trackers.choose(options.tracker, pause=lambda: dirty_rate.paused(state))
-        sender = PageSender(streams, compress=options.compress, limit=options.policy.max_bandwidth)
-        last = PageSender(streams[:1], compress=options.compress, after=sender)
-        return SourceMemory(state.pid, tracker, sender, last)
+        tracker = trackers.choose(
+            options.tracker, pause=lambda: dirty_rate.paused(state), shared=True
+        )
+        try:
+            sender = PageSender(
+                streams,
+                compress=options.compress,
+                limit=options.policy.max_bandwidth,
+                witness=tracker.sent,
+            )
+            last = PageSender(streams[:1], compress=options.compress, after=sender)
+            memory = SourceMemory(state.pid, tracker, sender, last)
+            if back := sender.learn():
+                memory.notes.append(f"{size(back * PAGE)} of it were kept there from its last stay")
+        except BaseException:
+            tracker.close()
+            raise
+        return memory
+
+    def keep_memory(self, store: Store, state: ContainerState, memory: Memory) -> None:
+        """See Source."""
+        from ocimig.migrate.memory.retained import Retained
+
+        kept = Retained(store, state.id).keep(cast("SourceMemory", memory).held())
+        log.debug(f"{kept.pages} pages kept in {kept.seconds:.1f} s {kept.reason}")
 
     def brake(self, state: ContainerState, entry: Journal) -> Brake:
         """See Source."""
@@ -135,7 +159,7 @@ class RealSource:
 
         return {
             "config": spec,
-            "foreseen": checkpoint.foresee(state),
+            "foreseen": checkpoint.foresee(state, spec),
             "systemd": bool(state.systemd_unit),
         }
 
@@ -159,6 +183,7 @@ class RealSource:
             request = {"manifest": jsonio.loads(frozen.manifest.to_json())}
             if follows is not None:
                 request["hot"] = follows.hot()
+                follows.confirm = frozen.confirm
             began = frozen.times.get("begin", time.monotonic())
             on_frozen(
                 Frozen(frozen.image.directory, began, list(frozen.pids), request, frozen.times)
@@ -178,6 +203,7 @@ class RealSource:
                 seal=False,
                 keep=True,
                 before_freeze=before_freeze,
+                confirm_late=follows is not None,
             ),
             on_frozen=frozen_there,
             memory=follows,
@@ -188,7 +214,7 @@ class RealSource:
         if self._frozen is not None:
             self._frozen.held = True  # from here on not even its failure may thaw or unlock
         state.extra["held"] = migration
-        store.save(state)
+        store.save(state, sync=False)  # everybody waits; after a power cut nothing is held any more
         if state.cgroups:
             from ocimig.runtime import cgroups
 

@@ -7,12 +7,12 @@ now. So every page is saved by CRIU, or held there and unchanged, or sent while 
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from ocimig.migrate.memory.errors import MemoryGone
 from ocimig.migrate.memory.runs import PAGE, Run, intersect, subtract, total, union
 from ocimig.migrate.memory.sender import PageSender, Sent
-from ocimig.migrate.memory.spaces import is_process
+from ocimig.migrate.memory.spaces import is_process, number, of_shared
 from ocimig.migrate.rounds import RoundStats
 from ocimig.migrate.trackers import Dirty, Tracker
 from ocimig.migrate.wire import Wire
@@ -31,6 +31,7 @@ class SourceMemory:
         """`last` sends in the freeze, on the link that the images follow on."""
         self.name = tracker.name
         self.notes: list[str] = tracker.notes
+        self.confirm: Callable[[], None] = lambda: None  # see checkpoint.Frozen.confirm
         self.final = Sent()  # what went in the freeze
         self.final_seconds = 0.0
         self.withheld_pages = 0
@@ -42,7 +43,8 @@ class SourceMemory:
         self._owed: Work = {}  # what has to go: new, or written since it went
         self._number = 0
         self._looked = 0.0
-        self._spaces: dict[int, str] = {}  # while frozen: host pid -> space
+        self._final: dict[str, Dirty] = {}  # while frozen, by space
+        self._kept: Work = {}  # of the frozen container: what is in no image
         self._hot: dict[str, list[Run]] = {}  # by pid in the container: what it wrote last
 
     # ---- while it runs
@@ -89,30 +91,51 @@ class SourceMemory:
         """See withholding.Memory."""
         looked = self._tracker.look(tasks, final=True)
         self._look(looked)
-        self._spaces = {found.pid: found.space for found in looked}
-        return {found.pid: found.mappings for found in looked}
+        self._final = {found.space: found for found in looked}
+        return {found.pid: found.mappings for found in looked if is_process(found.space)}
+
+    def withhold_shared(self, tasks: Mapping[int, int]) -> Mapping[int, Sequence[Run]]:
+        """See withholding.SharedMemory; called after `withhold`."""
+        return {
+            number(name): found.mappings
+            for name, found in self._final.items()
+            if not is_process(name)
+        }
 
     def withheld(self, runs: Mapping[int, Sequence[Run]]) -> None:
         """See withholding.Memory. Raises MemoryGone where a page cannot be read any more."""
+        names = {found.pid: name for name, found in self._final.items() if is_process(name)}
+        self._left_out({names[pid]: wanted for pid, wanted in runs.items()})
+
+    def withheld_shared(self, runs: Mapping[int, Sequence[Run]]) -> None:
+        """See withholding.SharedMemory. Raises MemoryGone."""
+        self._left_out({of_shared(inode): wanted for inode, wanted in runs.items()})
+
+    def _left_out(self, runs: Mapping[str, Sequence[Run]]) -> None:
+        """Send what the far side does not have of these as it is now."""
         began = time.monotonic()
         work: Work = {}
-        for pid, wanted in runs.items():
-            space = self._spaces[pid]
+        for space, wanted in runs.items():
+            pid = self._final[space].pid
             needed = list(wanted)
+            self._kept[space] = (pid, needed)
             _, owed = self._owed.get(space, (pid, []))
             missing = union(subtract(needed, self._has.get(space, [])), intersect(needed, owed))
             if missing:
                 work[space] = (pid, missing)
             self.withheld_pages += total(needed) // PAGE
-        self.final = self._last.send(_listed(work))
-        if (
-            self.final.wire_bytes > IN_FLIGHT
-        ):  # else its answers would come among those of the images
+        sent = self._last.send(_listed(work))
+        if sent.wire_bytes > IN_FLIGHT:  # else its answers would come among those of the images
             self._last.settle(SETTLE)
-        self._hot = {space[1:]: todo for space, (_, todo) in work.items() if is_process(space)}
-        if self.final.missing:
-            raise MemoryGone(pages=self.final.missing)
-        self.final_seconds = time.monotonic() - began
+        self._hot |= {space[1:]: todo for space, (_, todo) in work.items() if is_process(space)}
+        if sent.missing:
+            raise MemoryGone(pages=sent.missing)
+        self.final.add(sent)
+        self.final_seconds += time.monotonic() - began
+
+    def held(self) -> list[tuple[str, int, list[Run]]]:
+        """All memory that is in no image, as PageSender.send takes it; readable while it is frozen."""
+        return _listed(self._kept)
 
     def hot(self) -> dict[str, list[Run]]:
         """What the container wrote last, by its pid in there: it will want that first."""

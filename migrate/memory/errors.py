@@ -39,7 +39,7 @@ class MemoryGone(OcimigError):
 class MemoryMissing(OcimigError):
     """The images call pages lazy that the destination does not have: it must not run there."""
 
-    message = "{pages} pages of process {pid} never arrived"
+    message = "{pages} pages of {space} never arrived"
     hint = "nothing is lost, the source still has them; try again"
     code = 20
 

@@ -100,6 +100,8 @@ class Retained:
                 kept = merge(kept)
                 files.write_all(fd, frames.pack_runs(kept))
                 files.write_all(fd, _END.pack(len(kept), PAGE, _VERSION, 0, _MAGIC))
+                # Now, while nobody waits: else the next fsync(2) on this disk would, in some freeze.
+                os.fdatasync(fd)
         finally:
             reader.close()
         os.rename(f"{path}.new", path)

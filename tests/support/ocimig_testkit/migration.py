@@ -18,7 +18,7 @@ from ocimig.runtime.state import ContainerState
 from ocimig.runtime.store import Store
 
 TARGET = Target("there")
-OPTIONS = MigrateOptions(patience=1.0, doubt=0.3)
+OPTIONS = MigrateOptions(patience=1.0, doubt=0.3, reconnect=0.1)
 
 
 class World:
@@ -181,6 +181,9 @@ class FakeSource:
         """See Source."""
         self.held = True
         self.world.do("hold")
+
+    def keep_memory(self, store: Store, state: ContainerState, memory: Memory) -> None:
+        """See Source."""
 
     def kill(self, state: ContainerState) -> None:
         """See Source."""
