@@ -352,3 +352,13 @@ class NothingToDrainTo(OcimigError):
     message = "no host to move containers to: {reason}"
     hint = "nothing was changed; see: ssh HOST ocimig --version"
     code = 20
+
+
+class GroupTurnedBack(MigrationFailed):
+    """Containers that move together stay because one of them, or who leads them, did not get there."""
+
+    message = "container {id} stays here with its group: {reason}"
+    hint = "mend that, then move them together again"
+
+    def __init__(self, *, id: str, reason: str) -> None:
+        super().__init__(id=id, phase="", reason=reason, fix="")

@@ -3,7 +3,7 @@
 What is in doubt stays held: only the other host's word, or a person's, decides that (`settle`).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ocimig import log
@@ -121,14 +121,62 @@ def resume(
     hands: Source | None = None,
     connecting: Connect | None = None,
 ) -> Report:
-    """Settle the migration of a container that has no end yet, by what the destination says."""
+    """Settle the migration of a container that has no end yet, by what the destination says.
+
+    Those that moved together with it are settled too, all by one word there; the notes say how.
+    """
+    ids = _group(store, id)
+    done: dict[str, Report] = {}
+    doubts: dict[str, OcimigError] = {}
+    # what is assumed holds for all of them: first whoever answers is heard about each
+    tries = [replace(options, assume_destination_dead=False)] if len(ids) > 1 else []
+    for wishes in (*tries, options):
+        for each in [each for each in ids if each not in done]:
+            try:
+                done[each] = _settle(store, each, wishes, hands, connecting)
+                doubts.pop(each, None)
+            except OcimigError as error:
+                doubts[each] = error
+    if doubts:
+        raise doubts.get(id) or next(iter(doubts.values()))
+    others = (f"{each}, which moved with it: {done[each].outcome}" for each in ids if each != id)
+    return replace(done[id], notes=(*done[id].notes, *others))
+
+
+def _group(store: Store, id: str) -> list[str]:
+    """This one, and those of its group that have no end yet here."""
+    entry = journal.unsettled(store, id)
+    group = entry.facts.get("group") if entry is not None else ""
+    others = [
+        str(each.facts["id"])
+        for each in journal.every(store)
+        if group and each.facts.get("group") == group and each.side == "source" and not each.ended
+    ]
+    return [id, *(each for each in others if each != id)]
+
+
+def _went(store: Store, entry: Journal) -> bool:
+    """Whether one that moved together with it is known to run there: then so may this one."""
+    group = entry.facts.get("group")
+    return bool(group) and any(
+        each.side == "source"
+        and each.facts.get("group") == group
+        and each.phase in ("ACKED", "DONE")
+        for each in journal.every(store)
+    )
+
+
+def _settle(
+    store: Store, id: str, options: MigrateOptions, hands: Source | None, connecting: Connect | None
+) -> Report:
     entry, source, argv, reach = _unsettled(store, id, hands, connecting)
     with journal.claim_container(store, id):
         there = None
         if entry.phase == "COMMIT-INTENT":
             there = settling.ask(entry, reach, argv)
         verdict = phases.settle(entry.phase, there)
-        if verdict.verdict in (phases.HELD, phases.WAIT) and options.assume_destination_dead:
+        undecided = verdict.verdict in (phases.HELD, phases.WAIT)
+        if undecided and options.assume_destination_dead and not _went(store, entry):
             log.warning(
                 f"container {id}: {entry.facts['target']} was assumed dead by whoever typed "
                 f"--assume-destination-dead (migration {entry.migration}, its last word: {there})"
