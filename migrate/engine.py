@@ -70,12 +70,18 @@ def _walk(move: Move) -> Report:
         _preflight(move)
         if move.options.dry_run:
             return _foresee(move)
-        move.entry = _begin(move)
-        move.closing.enter_context(move.entry.lock())
+        begun = False
         try:
+            with move.interrupts.held():  # a journal that exists is one that we end
+                move.entry = _begin(move)
+                begun = True
+                move.closing.enter_context(move.entry.lock())
+            move.interrupts.check()
             precopy.precopy(move)
             freeze.freeze(move)
         except BaseException as error:
+            if not begun:
+                raise
             raise move.ended(error) from error
         return commit.finish(move)
 

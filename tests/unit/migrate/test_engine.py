@@ -1,12 +1,14 @@
 """A migration between two hosts without a kernel: who runs the container after every fault."""
 
+import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ocimig.errors import OcimigError
+from ocimig.errors import Interrupted, OcimigError
 from ocimig.migrate import agent, commit, engine, freeze, journal, phases, precopy, recover
 from ocimig.migrate.errors import (
     DestinationRuns,
@@ -84,6 +86,28 @@ def test_what_preflight_refuses_is_not_begun(world: World, monkeypatch: pytest.M
         move(world, Link(world, monkeypatch))
     assert caught.value.code == 11
     assert records(world) == ([], [])
+
+
+def test_a_signal_just_after_the_journal_was_begun_ends_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C between the first durable word and the first step rolls back: nothing is left unsettled."""
+    create = journal.create
+
+    def create_and_interrupt(*given: Any, **facts: Any) -> journal.Journal:
+        made = create(*given, **facts)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return made
+
+    monkeypatch.setattr(journal, "create", create_and_interrupt)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with pytest.raises(Interrupted, match="c1 runs here"):
+            move(world, Link(world, monkeypatch))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert records(world) == (["STARTED", "ABORTED"], [])
+    assert world.running() == ["here"]
 
 
 def count(world: World, monkeypatch: pytest.MonkeyPatch) -> tuple[int, int]:
