@@ -29,7 +29,17 @@ from typing import Any
 from ocimig import jsonio, log
 from ocimig.errors import NoSpace, OcimigError, SystemFailure
 from ocimig.files import Lock
-from ocimig.migrate import attach, facts, hands, images, interrupts, journal, phases, settling
+from ocimig.migrate import (
+    attach,
+    facts,
+    hands,
+    images,
+    interrupts,
+    journal,
+    phases,
+    predict,
+    settling,
+)
 from ocimig.migrate.errors import BrokenFrame, Fenced, GoRefused, LinkLost, MigrationFailed
 from ocimig.migrate.hands import Destination
 from ocimig.migrate.journal import Journal
@@ -212,6 +222,7 @@ class Agent:
         if self.warmed is None:  # else the link broke before the answer arrived
             with self.wire.beating():
                 self.warmed = self.hands.warm(self.store, held, _document(frame))
+                self.warmed["strain"] = predict.strain()
             self._step("warm", began)
         self.wire.send("warmed", self.warmed)
 

@@ -27,8 +27,9 @@ def freeze(move: Move) -> None:
             move.send_files(2, [])
             if move.memory is not None:
                 move.foresee(move.memory.round())
-        if move.brake is not None:
-            move.brake.restore()  # CRIU would wait for the container's share of the processor
+                if move.brake is not None:
+                    # CRIU's own code in there would wait for the container's share of the processor.
+                    move.memory.stopped = move.brake.restore
         move.entry.write("FREEZE")
         progress.enter(FREEZE)
 

@@ -40,6 +40,7 @@ class Memory(Protocol):
 
     name: str  # of what tells who wrote
     notes: list[str]
+    stopped: Callable[[], None]  # called in the freeze, as soon as everything stands still
 
     def round(self) -> RoundStats:
         """Send what was written since the round before (at first, everything), then look again."""

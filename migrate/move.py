@@ -169,7 +169,9 @@ class Move:
         decision = self.progress.decision
         if decision is not None:
             self.predictor.look(self.hands.pids(self.state))
-            foreseen = self.predictor.predict(last.dirty_pages * PAGE, decision.bandwidth)
+            foreseen = self.predictor.predict(
+                last.dirty_pages * PAGE, decision.bandwidth, decision.dirty_rate
+            )
             self.progress.predicted = foreseen.total
 
     def learn(self, report: Report) -> None:

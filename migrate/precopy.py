@@ -27,6 +27,7 @@ def precopy(move: Move) -> None:
         _steadily(move, lambda: move.send_files(1, []), again=move.hands.forget_files)
     with move.progress.span("get ready there"):
         warmed = _steadily(move, lambda: _warm(move))
+    move.predictor.far_strain = float(warmed.get("strain") or 0.0)
     if warmed.get("memory"):
         streams = move.streams()
         move.memory = move.hands.memory(move.state, move.options, streams)

@@ -31,6 +31,7 @@ class SourceMemory:
         """`last` sends in the freeze, on the link that the images follow on."""
         self.name = tracker.name
         self.notes: list[str] = tracker.notes
+        self.stopped: Callable[[], None] = lambda: None
         self.confirm: Callable[[], None] = lambda: None  # see checkpoint.Frozen.confirm
         self.final = Sent()  # what went in the freeze
         self.final_seconds = 0.0
@@ -89,6 +90,7 @@ class SourceMemory:
 
     def withhold(self, tasks: Mapping[int, int]) -> Mapping[int, Sequence[Run]]:
         """See withholding.Memory."""
+        self.stopped()
         looked = self._tracker.look(tasks, final=True)
         self._look(looked)
         self._final = {found.space: found for found in looked}
