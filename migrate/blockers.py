@@ -47,6 +47,17 @@ def look(init: int, pids: Sequence[int], spec: Mapping[str, Any]) -> list[Thing]
     return found
 
 
+def deadly(init: int, pids: Sequence[int], spec: Mapping[str, Any]) -> list[Thing]:
+    """Only what must not meet CRIU at all, in a few milliseconds: processes that it would wait for with the
+    container frozen, and mounts that would be lost without a word."""
+    found = _Look(init, pids, spec).deadly()
+    if any(thing["kind"] in TRANSIENT for thing in found):
+        time.sleep(LOOK_AGAIN)
+        again = {_key(thing) for thing in _Look(init, pids, spec).deadly()}
+        found = [thing for thing in found if _key(thing) in again]
+    return found
+
+
 def _key(thing: Thing) -> tuple[Any, ...]:
     return tuple(thing.get(name) for name in ("kind", "pid", "fd", "name"))
 
@@ -103,6 +114,19 @@ class _Look:
                 thing.setdefault("command", self.commands.get(thing["pid"], "?"))
         return found
 
+    def deadly(self) -> list[Thing]:
+        """See the function of that name."""
+        found = list(self._lost_mounts())
+        for pid in self.pids:
+            there = proc.stat(pid)
+            if there is not None and there.state != proc.ZOMBIE:
+                self.commands[pid] = there.comm
+                found += [*self._held_by_tracer(pid), *self._in_vfork(pid, there)]
+        for thing in found:
+            if "pid" in thing:
+                thing["command"] = self.commands[thing["pid"]]
+        return found
+
     # -- processes
 
     def _processes(self) -> Iterator[Thing]:
@@ -122,14 +146,10 @@ class _Look:
             yield from self.opened.descriptors(pid)
 
     def _process(self, pid: int, there: proc.ProcStat) -> Iterator[Thing]:
-        tracer = _tracer(pid)
-        if tracer:
-            other = proc.stat(tracer)
-            yield {"kind": "traced", "pid": pid, "by": tracer, "name": other.comm if other else "?"}
+        yield from self._held_by_tracer(pid)
         if there.state == "D":
             yield {"kind": "stuck process", "pid": pid}
-        if pid != self.init and kcmp.same_memory(pid, there.ppid):
-            yield {"kind": "shared memory space", "pid": pid, "by": there.ppid}
+        yield from self._in_vfork(pid, there)
         for thread in os.listdir(f"/proc/{pid}/task") if there.threads > 1 else (pid,):
             try:
                 if os.sched_getscheduler(int(thread)) == SCHED_DEADLINE:
@@ -137,6 +157,16 @@ class _Look:
                     break
             except OSError:
                 continue
+
+    @staticmethod
+    def _held_by_tracer(pid: int) -> Iterator[Thing]:
+        if tracer := _tracer(pid):
+            other = proc.stat(tracer)
+            yield {"kind": "traced", "pid": pid, "by": tracer, "name": other.comm if other else "?"}
+
+    def _in_vfork(self, pid: int, there: proc.ProcStat) -> Iterator[Thing]:
+        if pid != self.init and kcmp.same_memory(pid, there.ppid):
+            yield {"kind": "shared memory space", "pid": pid, "by": there.ppid}
 
     def _nested(self, pid: int, own: Mapping[str, str]) -> Iterator[Thing]:
         theirs = _namespaces(pid)
@@ -186,15 +216,18 @@ class _Look:
     # -- mounts
 
     def _mounted(self) -> Iterator[Thing]:
+        yield from self._lost_mounts()
+        for mount in self.mounts:
+            if mount.fstype == "mqueue":
+                yield from self._message_queues(mount.target)
+
+    def _lost_mounts(self) -> Iterator[Thing]:
         own = layout.own_paths(files.read(f"/proc/{self.init}/cgroup"))
         found, _ = external.decide(self.mounts, mountinfo.read(), self.spec, own)
         kinds = {mount.target: mount.fstype for mount in self.mounts}
         for each in found:
-            if each.kind == "bind" and not each.source:
+            if each.nowhere:
                 yield {"kind": "mount", "mount": each.target, "name": kinds.get(each.target, "?")}
-        for mount in self.mounts:
-            if mount.fstype == "mqueue":
-                yield from self._message_queues(mount.target)
 
     def _message_queues(self, target: str) -> Iterator[Thing]:
         try:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ocimig import files
 from ocimig.migrate import watched
-from ocimig.migrate.dump_request import GHOST_LIMIT
+from ocimig.migrate.descriptors import GHOST_LIMIT
 from ocimig.migrate.mountinfo import Mount
 from ocimig.runtime.linux import unix_diag
 

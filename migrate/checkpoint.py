@@ -171,6 +171,7 @@ class _Checkpoint:
         self.mount_ids = {mount.id for mount in mounts}
         own = layout.own_paths(files.read(f"/proc/{self.state.pid}/cgroup"))
         found, self.undecided = external.decide(mounts, mountinfo.read(), self.spec, own)
+        dump_request.refuse_mounts(found)  # one may have come since refuse()
         self.manifest.facts["root_slave"] = any(
             mount.slave for mount in mounts if mount.target == "/"
         )

@@ -18,6 +18,10 @@ from ocimig.files import Fd
 from ocimig.migrate.errors import FileGone
 from ocimig.runtime.linux import proc
 
+GHOST_LIMIT = (
+    64 << 20
+)  # bytes of a deleted file; CRIU's own megabyte refuses every deleted log file
+
 _KEEP = os.O_ACCMODE | os.O_APPEND | os.O_NONBLOCK | os.O_SYNC | os.O_DSYNC
 # Links of /proc/PID/fd that CRIU handles by themselves although their mount is in no mountinfo.
 _NO_PATH = ("pipe:", "socket:", "anon_inode:", "/memfd:", "/SYSV", "/anon_hugepage", "mnt:", "net:",

@@ -1,7 +1,7 @@
 """What a checkpoint is asked for, whether it can be done at all, and the same as options of CRIU. Reads only, but for address_file."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,8 +9,9 @@ from ocimig import files
 from ocimig.criu_images import options
 from ocimig.criu_images.errors import BadOption
 from ocimig.files import Fd
-from ocimig.migrate import descriptors, watched
+from ocimig.migrate import blockers, descriptors, inside, watched
 from ocimig.migrate.errors import NotCheckpointable
+from ocimig.migrate.external import External
 from ocimig.runtime import cgroups
 from ocimig.runtime import state as facts
 from ocimig.runtime.errors import Held, NotRunning
@@ -18,7 +19,6 @@ from ocimig.runtime.linux import namespaces, proc
 from ocimig.runtime.state import ContainerState
 from ocimig.runtime.store import Store
 
-GHOST_LIMIT = 64 << 20  # CRIU's own megabyte refuses every deleted log file
 NAMESPACE_KEYS = {"network": "extRootNetNS", "pid": "extRootPidNS"}
 _FREEZERS = ("freezer", "unified")
 _PASSED_ON = ("leave_running", "tcp_established", "tcp_skip_in_flight", "tcp_close", "link_remap",
@@ -90,12 +90,33 @@ def refuse(
             reason="criu cannot save what these processes hold: " + ", ".join(found),
             remedy="turn it off in the program, or deny it by seccomp",
         )
-
+    _refuse_deadly(state, spec)
     outside = descriptors.foreign_sockets(state.pid, state.descriptors)
     if outside:
         raise NotCheckpointable(
             reason=f"descriptor {outside[0]} is a socket of the host, which criu cannot save",
             remedy="start the container with a pipe or a file there",
+        )
+
+
+def _refuse_deadly(state: ContainerState, spec: Mapping[str, Any]) -> None:
+    """What CRIU would wait for as long as it is patient, or lose without a word."""
+    things = blockers.deadly(state.pid, [state.pid, *proc.descendants(state.pid)], spec)
+    found = list(inside.findings(things, None))
+    if found:
+        raise NotCheckpointable(
+            reason="criu cannot save this container: " + "; ".join(each.text for each in found),
+            remedy="; ".join(dict.fromkeys(each.fix for each in found)),
+        )
+
+
+def refuse_mounts(mounts: Iterable[External]) -> None:
+    """Raise for mounts of no place that can be named: restored, they would show something else."""
+    lost = [mount.target for mount in mounts if mount.nowhere]
+    if lost:
+        raise NotCheckpointable(
+            reason=f"criu cannot save what is mounted at {', '.join(lost)}",
+            remedy="unmount it in the container, or mount it by config.json from a directory of the host",
         )
 
 
@@ -123,7 +144,7 @@ def values(wanted: CheckpointOptions, state: ContainerState) -> dict[str, Any]:
         "pid": state.pid,
         "root": state.rootfs,
         "orphan_pts_master": True,
-        "ghost_limit": GHOST_LIMIT,
+        "ghost_limit": descriptors.GHOST_LIMIT,
         "timeout": options.FREEZE_SECONDS,
         "ext_masters": True,
     }

@@ -41,6 +41,11 @@ class External:
     options: tuple[str, ...] = ()  # tmpfs: size=, mode= and so on
     content: tuple[dict[str, Any], ...] = field(default=())
 
+    @property
+    def nowhere(self) -> bool:
+        """Whether there is no place that it could be bound from: the container made it itself."""
+        return self.kind == "bind" and not self.source
+
     def declared(self) -> str:
         """For a dump."""
         return f"mnt[{self.target}]:{self.key}"

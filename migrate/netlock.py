@@ -114,14 +114,20 @@ def _clear_one(pidfd: int, number: int) -> int:
         fd = process.pidfd_getfd(pidfd, number)
     except OSError:
         return 0
-    with socket.socket(fileno=fd) as copy:
-        if copy.family not in (socket.AF_INET, socket.AF_INET6) or copy.type != socket.SOCK_STREAM:
-            return 0
+    # The family is said, or Python asks for the address: of an AF_XDP socket that is an error.
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, fileno=fd) as copy:
         try:
-            if not copy.getsockopt(socket.IPPROTO_TCP, TCP_REPAIR):
+            if not _is_tcp(copy) or not copy.getsockopt(socket.IPPROTO_TCP, TCP_REPAIR):
                 return 0
             copy.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_OFF)
         except OSError as error:
             log.debug(f"descriptor {number}: {error}")
             return 0
     return 1
+
+
+def _is_tcp(copy: socket.socket) -> bool:
+    """Asked of the kernel: other protocols have another option by the number of TCP_REPAIR."""
+    family = copy.getsockopt(socket.SOL_SOCKET, socket.SO_DOMAIN)
+    protocol = copy.getsockopt(socket.SOL_SOCKET, socket.SO_PROTOCOL)
+    return family in (socket.AF_INET, socket.AF_INET6) and protocol == socket.IPPROTO_TCP

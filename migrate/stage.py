@@ -196,11 +196,16 @@ def _path(item: External, where: Places) -> str:
         os.makedirs(where.notify, mode=0o755, exist_ok=True)
         return where.notify
     if item.kind == "cgroup":
-        path = os.path.join(where.cgroups.get(item.controller, ""), item.below).rstrip("/")
+        hierarchy = where.cgroups.get(item.controller, "")
+        path = os.path.join(hierarchy, item.below).rstrip("/") if hierarchy else ""
     elif item.kind == "bind":
         path = item.source
     else:
         return ""
+    if not path:  # never the bundle, which an empty path would name
+        raise RestoreFailed(
+            reason=f"mount {item.target}: nothing on this host that it can be bound from"
+        )
     return path if path.startswith("/") else os.path.join(where.bundle, path)
 
 

@@ -1,14 +1,17 @@
 """What preflight says of the inside of a container, against what CRIU really does with it."""
 
+import json
 import shutil
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from ocimig.criu_images import image
 from ocimig.migrate import facts, inside
 from ocimig.runtime.store import Store
 from ocimig_testkit import Bundle, HostPair, Ocimig, make_bundle, until
@@ -227,9 +230,15 @@ def test_what_an_option_allows_is_named_with_it(
 
 
 def test_a_traced_process_is_named(hold: Callable[[str], Box]) -> None:
-    """CRIU would wait for it as long as it is patient, with the container frozen: not tried here."""
+    """CRIU would wait for it as long as it is patient, with the container frozen: a checkpoint refuses too."""
     box = hold("traced")
     named(box, "traced", "traced by process")
+    began = time.monotonic()
+    said = box.checkpoint(code=1)
+    assert "is traced by process" in said
+    assert "detach the debugger" in said
+    assert time.monotonic() - began < 10
+    box.goes_on()
 
 
 @pytest.mark.overlay
@@ -237,6 +246,28 @@ def test_a_mount_that_would_be_lost_is_named(hold: Callable[[str], Box]) -> None
     """An overlay made inside: neither CRIU nor config.json can make it again."""
     box = hold("overlay_mount")
     named(box, "mount", "/tmp/m")
+    said = box.checkpoint(code=1)
+    assert "/tmp/m is a file system (overlay) mounted inside" in said
+    assert "unmount it in the container" in said
+    box.goes_on()
+
+
+@pytest.mark.parametrize("kind", ["bind", "cgroup"])
+def test_an_image_with_a_mount_of_no_place_is_refused(
+    hold: Callable[[str], Box], kind: str
+) -> None:
+    """An empty path is not the bundle, which the container would then find there, and could write to."""
+    box = hold("nothing")
+    box.checkpoint()
+    path = box.image / image.MANIFEST
+    manifest = json.loads(path.read_text())
+    mount = {"key": "m9999", "kind": kind, "target": "/outside", "controller": "no such hierarchy"}
+    mounts = [each for each in manifest["facts"]["mounts"] if each["target"] != "/outside"]
+    manifest["facts"]["mounts"] = [*mounts, mount]
+    path.write_text(json.dumps(manifest))
+    said = box.restore(code=1)
+    assert "mount /outside: nothing on this host" in said
+    assert box.id not in box.ocimig("list", "-q").out
 
 
 def test_a_process_that_came_by_exec_is_named(hold: Callable[[str], Box]) -> None:
