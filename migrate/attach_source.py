@@ -11,17 +11,18 @@ from types import TracebackType
 from typing import Self
 
 from ocimig import log
+from ocimig.migrate import failpoints
 from ocimig.migrate.errors import HostUnreachable, LinkLost, NotOurProtocol
 from ocimig.migrate.transport import Connection
 from ocimig.migrate.wire import Wire
 
 OPTION = "--attach"
 STREAM, RESUME = "stream", "resume"
-LINGER = 60.0  # seconds that an agent whose link ended waits for it to come again
+LINGER = failpoints.patience(60.0)  # seconds that an agent waits for a broken link to come again
 WINDOW = 2 << 20  # bytes; OpenSSH: CHAN_SES_WINDOW_DEFAULT, 64 packets of 32 KiB
 RATE = 400 << 20  # bytes a second that one connection carried at best
 MOST = 4  # streams; eight brought hardly more
-HANDSHAKE = 15.0  # seconds that each step of attaching may take
+HANDSHAKE = failpoints.patience(15.0)  # seconds that each step of attaching may take
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 3.0  # seconds between two attempts to come back
 
 

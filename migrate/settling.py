@@ -7,14 +7,14 @@ from collections.abc import Callable
 
 from ocimig import log
 from ocimig.errors import OcimigError
-from ocimig.migrate import journal
+from ocimig.migrate import failpoints, journal
 from ocimig.migrate.hands import Destination, Source
 from ocimig.migrate.journal import Journal
 from ocimig.migrate.transport import Connection
 from ocimig.migrate.wire import Wire
 from ocimig.runtime.store import Store
 
-SILENCE = 20.0  # seconds without a sign of life from the far side
+SILENCE = failpoints.patience(20.0)  # seconds without a sign of life from the far side
 
 Connect = Callable[[], Connection]
 

@@ -377,7 +377,7 @@ class Wire:
         self.expect(PONG, timeout=timeout)
         return time.monotonic() - before
 
-    def beating(self, every: float = 5.0) -> Beat:
+    def beating(self, every: float = failpoints.patience(20.0) / 4) -> Beat:
         """A `with` block in which the far side hears `alive` while this one is busy."""
         return Beat(lambda: self.send(ALIVE, timeout=every), every)
 
