@@ -19,6 +19,7 @@ from ocimig.migrate.traces import delete, discard, discard_images, disconnect, l
 from ocimig.migrate.wire import Frame, Wire
 from ocimig.runtime import lifecycle
 from ocimig.runtime.errors import ContainerExists
+from ocimig.runtime.linux import proc
 from ocimig.runtime.state import ContainerState
 from ocimig.runtime.store import Store
 
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
     from ocimig.migrate.network import Port
     from ocimig.migrate.network_arp import Announcer
     from ocimig.migrate.restore import Restoration
+
+# criu/pie/restorer.c blocks every signal until rt_sigreturn, the last step into the program's own code:
+# alive and like this, a task has not begun to run, and without CRIU it never will.
+_RESTORING = 0xFFFFFFFFFFFBFEFF  # all but SIGKILL and SIGSTOP, which the kernel takes out
 
 
 class RealDestination:
@@ -190,6 +195,8 @@ class RealDestination:
 
     def finish(self, entry: Journal) -> None:
         """See Destination."""
+        if self._work is not None:
+            self._work.settle()  # it runs, although not all after it went well
         if self._memory is not None:
             self._memory.filled()
         if self._retained is not None:
@@ -221,7 +228,10 @@ class RealDestination:
         from ocimig.runtime import state as status_of
 
         state = load(store, str(entry.facts["id"]))
-        return state is not None and _came_with(state, entry) and bool(status_of.alive(state))
+        if state is None or not _came_with(state, entry) or not status_of.alive(state):
+            return False
+        status = proc.status(state.pid) or {}
+        return int(status.get("SigBlk", "0"), 16) != _RESTORING
 
     def discard(self, store: Store, entry: Journal) -> None:
         """See Destination."""
