@@ -56,10 +56,15 @@ DESTINATION: dict[str, tuple[str, ...]] = {
     "RESERVED": ("SHIPPED", "ABORTED"),
     "SHIPPED": ("PREPARED", "ABORTED"),
     "PREPARED": ("GO", "ABORTED"),
-    "GO": ("RUNNING", "FAILED"),
+    "GO": (
+        "RUNNING",
+        "FAILED",
+        "LOST",
+    ),  # LOST: it ran before its memory was there, and cannot go on
     "RUNNING": (),
     "ABORTED": (),
     "FAILED": (),
+    "LOST": (),
 }
 # word in the register of a group on the destination (group.py)
 GROUP: dict[str, tuple[str, ...]] = {
@@ -83,6 +88,7 @@ PHASE_OF = {
 
 OURS, THEIRS, WAIT, HELD = "ours", "theirs", "wait", "held"
 UNKNOWN = "UNKNOWN"  # the destination has no such journal
+LOST = "LOST"  # in a destination's journal: neither host runs it, and only a person may start the old one
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +129,12 @@ def settle(here: str, there: str | None) -> Settlement:
         return Settlement(THEIRS, "the destination runs it")
     if there in ("ABORTED", "FAILED"):
         return Settlement(OURS, f"the destination gave it back: {there}")
+    if there == LOST:
+        return Settlement(
+            HELD,
+            "it ran there and was ended, because the rest of its memory can come no more; "
+            "here it is as it was when it was frozen",
+        )
     if there == UNKNOWN:
         return Settlement(
             HELD, "the destination has no record of it: it may have run there before it was lost"

@@ -37,7 +37,7 @@ def test_every_record_can_be_reached_and_left(side: str) -> None:
         ends
         == {
             "source": {"DONE", "ABORTED"},
-            "destination": {"RUNNING", "ABORTED", "FAILED"},
+            "destination": {"RUNNING", "ABORTED", "FAILED", "LOST"},
             "group": {"GO", "ABORTED"},
         }[side]
     )
@@ -65,9 +65,9 @@ def test_no_pair_of_records_gives_both_sides_the_container() -> None:
                 assert there in ("ABORTED", "FAILED"), (here, there)
 
 
-@pytest.mark.parametrize("there", [None, phases.UNKNOWN])
+@pytest.mark.parametrize("there", [None, phases.UNKNOWN, phases.LOST])
 def test_silence_is_no_answer(there: str | None) -> None:
-    """After the commit neither silence nor a lost journal gives the container back."""
+    """After the commit neither silence, a lost journal nor lost memory gives the container back."""
     found = phases.settle("COMMIT-INTENT", there)
     assert found.verdict == phases.HELD
     assert found.reason
