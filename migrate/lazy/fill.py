@@ -6,12 +6,14 @@ so whoever calls this reads all events first, and one thread does both.
 
 import errno
 import os
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Iterator
+from operator import itemgetter
 
 from ocimig.migrate.lazy import events
 from ocimig.migrate.lazy.pieces import Piece, Pieces
-from ocimig.migrate.memory.runs import PAGE, Run
+from ocimig.migrate.memory.runs import PAGE, Run, merge, subtract
 from ocimig.runtime.linux import mapping, userfaultfd
 
 LEAST = 64 << 10  # put into place at once after a fault
@@ -34,7 +36,7 @@ class Files:
 
     def __init__(self) -> None:
         self._parts: dict[int, list[tuple[int, int, int]]] = {}  # file -> (offset, end, address)
-        self._fds: dict[int, int] = {}
+        self._holes: dict[int, list[Run]] = {}  # file -> what had no data when it was added
         self._punched: set[int] = set()
 
     def add(self, number: int, fd: int, pieces: Iterable[Piece], *, punch: bool) -> None:
@@ -52,7 +54,9 @@ class Files:
             (offset, end, mapping.map_file(fd, offset, end - offset, writable=punch))
             for offset, end in parts
         ]
-        self._fds[number] = fd
+        # Once for all: a search for the end of data goes through all of it.
+        self._holes[number] = [hole for offset, end in parts for hole in _holes(fd, offset, end)]
+        os.close(fd)
         if punch:
             self._punched.add(number)
 
@@ -65,17 +69,29 @@ class Files:
 
     def parts(self, piece: Piece) -> Iterator[tuple[Piece, bool]]:
         """The piece in parts, and whether each is a hole: reading one would fill it with zeros."""
-        fd, moved = self._fds[piece.file], piece.start - piece.offset
+        moved = piece.start - piece.offset
         at, stop = piece.offset, piece.offset + piece.end - piece.start
-        while at < stop:
-            data = min(_seek(fd, at, os.SEEK_DATA, stop), stop)
-            if data > at:
-                yield piece.cut(at + moved, data + moved), True
-                at = data
-            else:
-                end = min(_seek(fd, at, os.SEEK_HOLE, stop), stop)
-                yield piece.cut(at + moved, end + moved), False
-                at = end
+        holes = self._holes[piece.file]
+        index = bisect_right(holes, at, key=itemgetter(1))
+        while index < len(holes) and holes[index][0] < stop:
+            start, end = holes[index]
+            if start > at:
+                yield piece.cut(at + moved, start + moved), False
+            yield piece.cut(max(at, start) + moved, min(end, stop) + moved), True
+            at = min(end, stop)
+            index += 1
+        if at < stop:
+            yield piece.cut(at + moved, stop + moved), False
+
+    def expect(self, pieces: Iterable[Piece]) -> None:
+        """These are still to come: what is a hole now will have data."""
+        for number in self._holes:
+            runs = sorted(
+                (piece.offset, piece.offset + piece.end - piece.start)
+                for piece in pieces
+                if piece.file == number
+            )
+            self._holes[number] = subtract(self._holes[number], merge(runs))
 
     def keep(self) -> None:
         """Nothing is given back any more: two address spaces need the same pages."""
@@ -85,6 +101,15 @@ class Files:
         """Its pages are in place: give back those of the file."""
         if piece.file in self._punched:
             mapping.punch(self.address(piece), piece.end - piece.start)
+
+
+def _holes(fd: int, at: int, end: int) -> Iterator[Run]:
+    """What has no data between two places of a file."""
+    while at < end:
+        data = min(_seek(fd, at, os.SEEK_DATA, end), end)
+        if data > at:
+            yield at, data
+        at = min(_seek(fd, data, os.SEEK_HOLE, end), end) if data < end else end
 
 
 def _seek(fd: int, offset: int, whence: int, end: int) -> int:

@@ -131,7 +131,9 @@ class Server:
 
     def _put_off(self, pid: int, runs: list[Run]) -> None:
         pieces = self.spaces[pid]
-        self.later[pid] = Pieces(piece for run in runs for piece in pieces.cut(*run))
+        later = [piece for run in runs for piece in pieces.cut(*run)]
+        self.files.expect(later)
+        self.later[pid] = Pieces(later)
 
     def _arrived(self, pid: int, runs: list[Run]) -> None:
         later = self.later.get(pid)
