@@ -9,11 +9,12 @@ lives who holds it, so an agent that was killed before turns all of them back.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from ocimig import files
 from ocimig.migrate import journal
-from ocimig.migrate.errors import JournalBroken
+from ocimig.migrate.errors import BrokenFrame, JournalBroken
 from ocimig.migrate.journal import Journal
 from ocimig.runtime.linux import proc
 from ocimig.runtime.store import Store
@@ -94,10 +95,28 @@ class Register:
         return Journal(path, "group")
 
 
-def register(store: Store, entry: Journal) -> Register | None:
-    """The register that a destination's journal goes by; None when it moves alone."""
+def facts(wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """What the journal of one of several says besides: the agents of the others look whether we live."""
+    if not wanted.get("group"):
+        return {}
+    if wanted["migration"] not in wanted["members"]:
+        raise BrokenFrame(host="the source", reason="a migration that is no member of its group")
+    ours = proc.stat(os.getpid())
+    start_time = ours.start_time if ours is not None else 0
+    return {"group": str(wanted["group"]), "agent": os.getpid(), "agent_start": start_time}
+
+
+def form(store: Store, entry: Journal, wanted: Mapping[str, Any]) -> None:
+    """Open the register that this journal goes by, if it is one of several."""
+    if group := entry.facts.get("group"):
+        prune(store)
+        Register(store, group).form([str(each) for each in wanted["members"]])
+
+
+def decide(store: Store, entry: Journal, word: str) -> str:
+    """The word for a destination's journal: that of its group; its own when it moves alone."""
     group = entry.facts.get("group")
-    return Register(store, str(group)) if group else None
+    return Register(store, group).decide(word, by=entry.migration) if group else word
 
 
 def unprepared(store: Store, members: Sequence[str]) -> str:
