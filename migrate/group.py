@@ -10,6 +10,7 @@ lives who holds it, so an agent that was killed before turns all of them back.
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from ocimig import files
@@ -145,9 +146,13 @@ def prune(store: Store) -> None:
     except FileNotFoundError:
         return
     for name in names:
-        if not name.startswith(_PREFIX):
-            continue
-        group = Register(store, name.removeprefix(_PREFIX))
-        found = [journal.find(store, each) for each in group.members]
-        if all(entry is None or entry.ended for entry in found):
-            files.remove_tree(group.home)
+        # a container may be called group-x: then its lock, a file, begins like this too
+        if name.startswith(_PREFIX) and os.path.isdir(os.path.join(journal.directory(store), name)):
+            with suppress(JournalBroken):  # a damaged one is for a person
+                _prune(store, Register(store, name.removeprefix(_PREFIX)))
+
+
+def _prune(store: Store, register: Register) -> None:
+    found = [journal.find(store, each) for each in register.members]
+    if all(entry is None or entry.ended for entry in found):
+        files.remove_tree(register.home)

@@ -1,6 +1,5 @@
 """Every option of the table arrives where the work is done."""
 
-import json
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,9 @@ from ocimig.cli import app, fast, main
 from ocimig.cli.verbs import FLAG, MANY, NUMBER, Call, Verb
 from ocimig.cli.verbs_cold import ALL
 from ocimig.migrate import checkpoint as checkpoint_room
-from ocimig.migrate import engine, together
+from ocimig.migrate import engine
 from ocimig.migrate import recover as recover_room
 from ocimig.migrate import restore as restore_room
-from ocimig.migrate.outcomes import Outcome
 from ocimig.migrate.report import Report
 from ocimig.runtime import create as create_room
 from ocimig.runtime import exec as exec_room
@@ -390,39 +388,3 @@ def test_kinds_are_used_as_they_are_declared() -> None:
         for option in verb.options:
             assert option.kind in (FLAG, "text", NUMBER, MANY)
             assert bool(option.metavar) == (option.kind != FLAG), f"{verb.name} --{option.key}"
-
-
-def test_several_move_together(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """All but the last are containers; the exit code is the worst of theirs."""
-    seen = Seen([Outcome("c1", "host2", "moved"), Outcome("c2", "host2", "refused", 14, "no")])
-    monkeypatch.setattr(together, "together", seen)
-    argv = ["--root", str(tmp_path), "migrate", "--together", "c1", "c2", "me@host2"]
-    assert main.run([*argv, "--json"]) == 14
-    _, ids, target, options, _ = seen.positional
-    assert ids == ["c1", "c2"]
-    assert (target.host, target.user) == ("host2", "me")
-    assert options == engine.MigrateOptions()
-    assert [each["id"] for each in json.loads(capfd.readouterr().out)] == ["c1", "c2"]
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["c1", "c2", "host2"],
-        ["--together", "c1", "host2"],
-        ["--together", "c1", "c1", "host2"],
-        ["--together", "--resume", "c1"],
-        ["--together", "--report", "x.html", "c1", "c2", "host2"],
-    ],
-)
-def test_what_several_cannot_be_asked(
-    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Code 2, and nothing is begun."""
-    seen = Seen([])
-    monkeypatch.setattr(together, "together", seen)
-    monkeypatch.chdir(tmp_path)
-    assert main.run(["--root", str(tmp_path), "migrate", *words]) == 2
-    assert seen.positional == ()
