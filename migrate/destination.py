@@ -235,16 +235,18 @@ class RealDestination:
 
     def discard(self, store: Store, entry: Journal) -> None:
         """See Destination."""
+        id = str(entry.facts["id"])
+        # First of all: what dies with its port in the bridge resets the container's connections.
+        for facts in (self._network, _network_of(store, id, entry)):
+            if facts:
+                disconnect(facts)
+        self._network = None
         if self._work is not None:
             work, self._work = self._work, None
             work.__exit__(None, None, None)  # leaves nothing unless it was settled
-        id = str(entry.facts["id"])
         state = load(store, id)
         if state is not None and _came_with(state, entry):
             delete(store, id)
-        if self._network is not None:
-            disconnect(self._network)
-            self._network = None
         self._close()
         discard_images(entry)
         for path in reversed(entry.facts["places"]):
@@ -281,6 +283,12 @@ def _write_manifest(directory: str, manifest: dict[str, Any], receiver: Receiver
 def _came_with(state: ContainerState, entry: Journal) -> bool:
     """Whether the container was restored from the images of this migration."""
     return os.path.abspath(state.image or "/") == os.path.abspath(str(entry.facts["images"]))
+
+
+def _network_of(store: Store, id: str, entry: Journal) -> Mapping[str, Any] | None:
+    """Where the container that came with this migration is joined to, if it got that far."""
+    state = load(store, id)
+    return state.network if state is not None and _came_with(state, entry) else None
 
 
 def _unmake(path: str, made: list[str]) -> None:
