@@ -237,9 +237,9 @@ class RealDestination:
         """See Destination."""
         id = str(entry.facts["id"])
         # First of all: what dies with its port in the bridge resets the container's connections.
-        for facts in (self._network, _network_of(store, id, entry)):
-            if facts:
-                disconnect(facts)
+        for joined in (self._network, _network_of(store, id, entry)):
+            if joined:
+                disconnect(joined)
         self._network = None
         if self._work is not None:
             work, self._work = self._work, None
