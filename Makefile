@@ -18,7 +18,7 @@ unexport PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE
 .SUFFIXES:
 .DELETE_ON_ERROR:
 .PHONY: help setup dev init check format lint types test test-unit test-root test-criu conformance \
-  bench bench-migrate bench-startup demo docs man dist install uninstall clean
+  bench bench-migrate bench-startup faults demo docs man dist install uninstall clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -79,6 +79,9 @@ bench: setup ## run, create, start, state, delete, exec beside runc and crun: ra
 
 bench-migrate: setup ## the longest wait of a client while its server moves, by memory, files and way of moving
 	$(BIN)/python contrib/bench/migrate.py $(BENCHARGS)
+
+faults: setup ## the whole fault matrix: every process killed, stopped, cut off at every place of a migration
+	$(BIN)/python contrib/faults.py $(FAULTSARGS)
 
 demo: setup ## a redis server moves between two hosts on this machine under a client that never stops
 	$(BIN)/python contrib/demo/demo.py $(DEMOARGS)
