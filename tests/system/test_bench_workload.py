@@ -129,6 +129,7 @@ def test_a_lost_or_repeated_reply_ends_it(
         with peer:
             for reply in replies:
                 peer.sendall(struct.pack("=QQ", *reply))
+            client.process.wait(20)  # by itself: the end of its input would end it, too
             status, seen = client.end()
     assert (status, seen["error"]) == (1, said)
 
@@ -140,6 +141,7 @@ def test_a_connection_that_ends_ends_it(workload: str) -> None:
         peer, _ = listener.accept()
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         peer.close()
+        client.process.wait(20)
         status, seen = client.end()
     assert status == 1
     assert seen["error"]
