@@ -11,6 +11,7 @@
     prepare {…}              →  prepared {pid, steps}          PREPARED; the restore waits in post-restore
     go {epoch}               →  running {pid, steps}           GO, RUNNING
                                 settled {}                     announced, files on disk
+      after --post-copy    ←    released {steps} goes before running, which means that all memory is there
     abort {reason}           →  aborted {}                     ABORTED
     bye                      →  (end)
 
@@ -19,31 +20,33 @@ that ends later, but before `go`, aborts; one that ends after it changes nothing
 time that `reserve` named, the agent writes ABORTED by itself and refuses a later `go`.
 """
 
-import errno
 import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from ocimig import jsonio, log
-from ocimig.errors import NoSpace, OcimigError, SystemFailure
+from ocimig import log
+from ocimig.errors import OcimigError
 from ocimig.files import Lock
 from ocimig.migrate import (
     attach,
     facts,
+    group,
     hands,
     images,
-    interrupts,
     journal,
     phases,
     predict,
     settling,
+    words,
 )
 from ocimig.migrate.errors import BrokenFrame, Fenced, GoRefused, LinkLost, MigrationFailed
 from ocimig.migrate.hands import Destination
 from ocimig.migrate.journal import Journal
+from ocimig.migrate.lazy import push
 from ocimig.migrate.memory import frames
+from ocimig.migrate.memory.errors import MemoryLost
 from ocimig.migrate.wire import Frame, Wire
 from ocimig.runtime.linux import proc
 from ocimig.runtime.store import Store, check_id
@@ -97,7 +100,7 @@ class Agent:
             self._complain(error)
         except OSError as error:
             self._undo(str(error))
-            self._complain(_in_words(error))
+            self._complain(words.of(error))
         except BaseException as error:
             self._undo(f"{type(error).__name__}: {error}")
             self._complain(error)
@@ -193,15 +196,18 @@ class Agent:
             id=id, epoch=epoch, source=wanted["source"], bundle=wanted["bundle"],
             images=os.path.join(home, str(wanted["migration"]), "image"), boot_id=proc.boot_id(),
             places=hands.places(wanted), made=hands.missing(hands.places(wanted)),
+            **group.facts(wanted),
         )  # fmt: skip
         self.journal = created
         self.lock = created.lock().__enter__()
         self.reservation = wanted
+        group.form(self.store, created, wanted)
         self.hands.reserve(self.store, created, wanted)
         self.listener = attach.Listener(
             created.home, link=attach.channel_of(self.wire), on_stream=self._stream
         )
-        self.wire.send("reserved", {"images": created.facts["images"]})
+        answer = {"images": created.facts["images"], "group": created.facts.get("group", "")}
+        self.wire.send("reserved", answer)
 
     def _held(self, record: str) -> Journal:
         """The journal, which must stand at this record."""
@@ -221,7 +227,7 @@ class Agent:
         began = time.monotonic()
         if self.warmed is None:  # else the link broke before the answer arrived
             with self.wire.beating():
-                self.warmed = self.hands.warm(self.store, held, _document(frame))
+                self.warmed = self.hands.warm(self.store, held, words.document(frame))
                 self.warmed["strain"] = predict.strain()
             self._step("warm", began)
         self.wire.send("warmed", self.warmed)
@@ -237,13 +243,16 @@ class Agent:
                 frame = wire.receive(None)
                 if frame.kind == "bye":
                     return
+                if frame.kind in (push.LEFT, push.FOLLOW):
+                    self.hands.follow(wire, frame)
+                    continue
                 self._held("RESERVED")
                 self.hands.pages(wire, frame)
         except LinkLost as error:
             log.debug(f"a stream of memory ended: {error}")
         except (OcimigError, OSError) as error:
             with suppress(OcimigError, OSError):
-                wire.send_error(error if isinstance(error, OcimigError) else _in_words(error))
+                wire.send_error(error if isinstance(error, OcimigError) else words.of(error))
         finally:
             wire.close()
 
@@ -252,7 +261,8 @@ class Agent:
         if self.receiver is None:
             self.image_began = time.monotonic()
             if self.listener is not None:
-                self.listener.resumable = False  # it is frozen by now: a link that breaks means back
+                # It is frozen by now: a link that breaks means back.
+                self.listener.resumable = False
             limit = int(self.reservation["image_limit"])
             self.receiver = images.Receiver(held.facts["images"], limit=limit, host=self.wire.host)
         self.receiver.handle(frame)
@@ -266,6 +276,8 @@ class Agent:
         held = self._held("SHIPPED")
         assert self.receiver is not None
         began = time.monotonic()
+        request = words.document(frame)
+        follows = bool(request.get("post_copy"))
         beat = self.wire.beating()
         beat.__enter__()
         beating = True
@@ -276,15 +288,17 @@ class Agent:
             beating = False
             self.hands.restored(pid)
             self._step("restore", began)
-            self._await_go(held, pid)
+            self._await_go(held, pid, follows)
             began = time.monotonic()
             self.hands.release()
             self._step("network attached", began)
             began = time.monotonic()
 
         try:
-            pid = self.hands.restore(self.store, held, _document(frame), self.receiver, on_restored)
+            pid = self.hands.restore(self.store, held, request, self.receiver, on_restored)
         except BaseException as error:
+            if follows and (lost := self.hands.lost()):
+                self._lost(held, lost)
             if held.phase != "GO":
                 raise
             if not self.hands.runs(self.store, held):
@@ -297,6 +311,12 @@ class Agent:
             if beating:
                 beat.__exit__(None, None, None)
         self._step("released", began)
+        if follows:
+            with suppress(LinkLost, OSError):  # the blackout is over, the migration is not
+                self.wire.send("released", {"steps": self.steps, "now": self._now()})
+            self.steps.clear()
+            if lost := self.hands.followed():
+                self._lost(held, lost)
         held.write("RUNNING", pid=pid)
         with suppress(LinkLost, OSError):  # it runs here, whether anybody hears of it or not
             self.wire.send("running", {"pid": pid, "steps": self.steps, "now": self._now()})
@@ -307,7 +327,7 @@ class Agent:
         self.hands.finish(held)
         held.clear()
 
-    def _await_go(self, held: Journal, pid: int) -> None:
+    def _await_go(self, held: Journal, pid: int, follows: bool) -> None:
         stat = proc.stat(pid)
         held.write("PREPARED", sync=False, pid=pid, start_time=stat.start_time if stat else 0)
         self.wire.send("prepared", {"pid": pid, "steps": self.steps, "now": self._now()})
@@ -315,19 +335,31 @@ class Agent:
         deadline = time.monotonic() + float(self.reservation.get("patience", PATIENCE))
         try:
             frame = self.wire.receive(deadline=deadline)
-            if frame.kind != "go" or frame.header.get("epoch") != held.facts["epoch"]:
-                reason = str(frame.header.get("reason", frame.kind))
+            lost = self.hands.lost()
+            if lost or frame.kind != "go" or frame.header.get("epoch") != held.facts["epoch"]:
+                reason = lost or str(frame.header.get("reason", frame.kind))
                 raise MigrationFailed(id=held.facts["id"], phase="PREPARED", reason=reason, fix="")
         except BaseException as error:
-            # From here on a `go` that is still under way must find this record, not a container.
-            held.write("ABORTED", reason=str(error))
-            raise
-        interrupts.deafen()  # whoever wants to stop us comes too late: half a release would be the worst end
-        held.write("GO")
+            if not group.let_go(self.store, held, str(error) or type(error).__name__):
+                raise
+        else:
+            if not group.let_go(self.store, held, **({"follows": True} if follows else {})):
+                raise MigrationFailed(
+                    id=held.facts["id"], phase="PREPARED", reason="its group", fix=""
+                )
+
+    def _lost(self, held: Journal, reason: str) -> None:
+        """Memory that was to follow can come no more. After GO only a person may run it anywhere."""
+        if held.phase == "GO":
+            self.hands.discard(self.store, held)
+            held.write("LOST", reason=reason)
+            held.clear(keep="criu")
+        raise MemoryLost(id=held.facts["id"], reason=reason)
 
     def _failed(self, held: Journal, reason: str) -> None:
         self.hands.discard(self.store, held)
         held.write("FAILED", reason=reason)
+        held.clear(keep="criu")
 
     def _late_go(self, frame: Frame) -> None:
         entry = journal.find(self.store, str(frame.header.get("migration")))
@@ -341,7 +373,7 @@ class Agent:
     def _undo(self, reason: str) -> None:
         """Leave nothing of a migration that did not get to GO."""
         held = self.journal
-        if held is None or held.phase in ("GO", "RUNNING", "FAILED"):
+        if held is None or held.phase in ("GO", "RUNNING", "FAILED", "LOST"):
             return
         if self.receiver is not None:
             self.receiver.close()
@@ -359,21 +391,3 @@ class Agent:
     def _step(self, name: str, began: float) -> None:
         now = time.monotonic()
         self.steps.append({"name": name, "begin": began - self.began, "seconds": now - began})
-
-
-def _document(frame: Frame) -> dict[str, Any]:
-    """The payload of a frame whose document may be larger than a header."""
-    try:
-        value = jsonio.loads(frame.payload)
-    except ValueError as error:
-        raise BrokenFrame(host="the source", reason=f"{frame.kind}: {error}") from None
-    if not isinstance(value, dict):
-        raise BrokenFrame(host="the source", reason=f"{frame.kind} is not an object")
-    return value
-
-
-def _in_words(error: OSError) -> OcimigError:
-    """An error of the kernel that nobody expected, as one that the source can show."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return NoSpace(path=error.filename or "its disk")
-    return SystemFailure.of("the migration", error)

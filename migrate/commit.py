@@ -8,13 +8,15 @@ import time
 
 from ocimig.errors import OcimigError
 from ocimig.migrate import phases
-from ocimig.migrate.errors import MigrationFailed, MigrationInDoubt, SourceLeftovers
+from ocimig.migrate.errors import MigrationFailed, SourceLeftovers
+from ocimig.migrate.following import Following
 from ocimig.migrate.move import Move, remote_argv
 from ocimig.migrate.phases import COMMIT, RUNNING
 from ocimig.migrate.report import Report
-from ocimig.migrate.settling import SILENCE, ask, clean_up
+from ocimig.migrate.settling import SILENCE, ask, clean_up, in_doubt
 
 ASK_AGAIN = 1.0
+_APART = "not all that move together were given away"  # of an abort; a go carries it for nobody
 
 
 def commit(move: Move) -> None:
@@ -22,27 +24,45 @@ def commit(move: Move) -> None:
     entry = move.entry
     if move.memory is not None:
         move.memory.confirm()
+    if move.following is not None:
+        move.following.check()
+    if move.together is not None:
+        move.together.prepared()
     move.interrupts.check()
     entry.write("COMMIT-INTENT")
     move.progress.enter(COMMIT)
     doubt = ""
     try:
         with move.progress.span("go to running"):
+            # nobody's `go` leaves before all that move together are given away
+            word = "go" if move.together is None or move.together.intended() else "abort"
             permission = {"epoch": move.epoch, "migration": entry.migration}
-            move.wire.send("go", permission, timeout=SILENCE)
+            move.wire.send(word, {**permission, "reason": _APART}, timeout=SILENCE)
+            if move.following is not None:
+                _follow(move, move.following)
             answer = move.wire.expect("running", timeout=move.options.patience)
         move.progress.heard(answer.header)
     except (OcimigError, OSError) as error:
         doubt = str(error)
     if doubt:
         _settle_doubt(move, doubt)
-    move.running_at = move.progress.now()
+    move.running_at = move.running_at or move.progress.now()
     entry.write("ACKED")
     move.progress.enter(RUNNING)
     if move.memory is not None and move.options.retain:
         with move.progress.span("keep its memory"):
             move.hands.keep_memory(move.store, move.state, move.memory)
     move.hands.kill(move.state)
+
+
+def _follow(move: Move, following: Following) -> None:
+    """It runs there, with its memory still here: until all of it has followed. What it was stays frozen."""
+    released = move.wire.expect("released", timeout=move.options.patience)
+    move.running_at = move.progress.now()
+    move.progress.heard(released.header)
+    with move.progress.span("memory follows"):
+        following.wait()
+    move.bytes["memory that followed"] = following.sent
 
 
 def _settle_doubt(move: Move, reason: str) -> None:
@@ -58,8 +78,12 @@ def _settle_doubt(move: Move, reason: str) -> None:
             raise MigrationFailed(
                 id=move.id, phase="COMMIT", reason=f"{verdict.reason} ({reason})", fix=""
             )
-        if there == phases.UNKNOWN or time.monotonic() > until or move.interrupts.pending:
-            raise MigrationInDoubt(id=move.id, target=move.target.host, reason=verdict.reason)
+        if move.following is not None and move.following.alive:
+            until = time.monotonic() + move.options.doubt  # it takes what is left: it will decide
+        final = there in (phases.UNKNOWN, phases.LOST)
+        if final or time.monotonic() > until or move.interrupts.pending:
+            why = reason if there == phases.LOST else verdict.reason
+            raise in_doubt(move.entry, there, why)
         time.sleep(ASK_AGAIN)
 
 

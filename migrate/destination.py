@@ -143,6 +143,20 @@ class RealDestination:
             raise BrokenFrame(host=wire.host, reason="memory that was not asked for")
         self._memory.take(wire, frame)
 
+    def follow(self, wire: Wire, frame: Frame) -> None:
+        """See Destination."""
+        if self._memory is None:
+            raise BrokenFrame(host=wire.host, reason="memory that was not asked for")
+        self._memory.follow(wire, frame)
+
+    def lost(self) -> str:
+        """See Destination."""
+        return self._memory.lost() if self._memory is not None else ""
+
+    def followed(self) -> str:
+        """See Destination."""
+        return self._memory.followed() if self._memory is not None else ""
+
     def _lost(self, store: Store, id: str, reason: str) -> None:
         """Its memory cannot come any more: a container with holes in it must not run."""
         log.error(f"container {id} is ended: {reason}")
@@ -160,7 +174,11 @@ class RealDestination:
         assert self._work is not None
         _write_manifest(entry.facts["images"], dict(request["manifest"]), receiver)
         if self._memory is not None:
-            self._memory.serve(entry.facts["images"], request.get("hot") or {})
+            self._memory.serve(
+                entry.facts["images"],
+                request.get("hot") or {},
+                follows=bool(request.get("post_copy")),
+            )
         state = self._work.run(on_restored=on_restored)
         self._work.settle()
         return state.pid

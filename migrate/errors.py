@@ -260,6 +260,19 @@ class MigrationInDoubt(OcimigError):
     code = 21
 
 
+class RanWithoutMemory(MigrationInDoubt):
+    """It ran on the far side after --post-copy, and was ended there because its memory did not follow."""
+
+    message = (
+        "container {id} ran on {target} and was ended there without all of its memory; "
+        "it is held frozen here as it was when it was frozen: {reason}"
+    )
+    hint = (
+        "what it did on {target} is lost; to run it here as it was before: "
+        "ocimig migrate --resume --assume-destination-dead {id}"
+    )
+
+
 class DestinationRuns(OcimigError):
     """An abort came too late: the container belongs to the far side."""
 

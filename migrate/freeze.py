@@ -7,9 +7,11 @@ import time
 
 from ocimig import jsonio
 from ocimig.migrate import commit, images
+from ocimig.migrate.following import Following
 from ocimig.migrate.hands import Frozen
 from ocimig.migrate.move import Move
 from ocimig.migrate.phases import FREEZE, PREPARED
+from ocimig.migrate.rounds import RoundStats
 from ocimig.migrate.settling import SILENCE
 
 
@@ -19,13 +21,21 @@ def freeze(move: Move) -> None:
 
     def on_frozen(frozen: Frozen) -> None:
         with move.interrupts:  # the checkpoint holds signals back, and we need not
-            _while_frozen(move, frozen)
+            try:
+                _while_frozen(move, frozen)
+            except BaseException:
+                if move.following is not None:
+                    move.following.stop()  # before anything of it moves again
+                raise
 
     def before_freeze() -> None:
         """All is warm here and there: once more what changed while it got so."""
         with progress.span("files and memory once more"):
             move.send_files(2, [])
-            if move.memory is not None:
+            if move.memory is not None and move.memory.post_copy:
+                move.following = Following(move.stream())
+                move.foresee(RoundStats(0, 0, 0, 0.0))
+            elif move.memory is not None and move.options.policy.max_rounds:
                 move.foresee(move.memory.round())
                 if move.brake is not None:
                     # CRIU's own code in there would wait for the container's share of the processor.
@@ -50,6 +60,8 @@ def _while_frozen(move: Move, frozen: Frozen) -> None:
             wire, frozen.directory, lambda done, total: progress.sent("images", done, total)
         )
         wire.send("prepare", None, jsonio.dumps(frozen.request).encode())
+        if move.following is not None and move.memory is not None:
+            move.following.begin(move.memory.left())  # the restore there asks for pages already
     with progress.span("prepare there"):
         move.hands.hold(move.store, move.state, move.entry.migration)
         wire.expect("shipped", timeout=SILENCE)

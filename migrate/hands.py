@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ocimig.migrate.images import Receiver
 from ocimig.migrate.journal import Journal
+from ocimig.migrate.memory.runs import Run
 from ocimig.migrate.rounds import RoundStats
 from ocimig.migrate.wire import Frame, Wire
 from ocimig.runtime.state import ContainerState
@@ -40,6 +41,7 @@ class Memory(Protocol):
 
     name: str  # of what tells who wrote
     notes: list[str]
+    post_copy: bool  # what is owed when it is frozen goes when it runs there; may be set until then
     stopped: Callable[[], None]  # called in the freeze, as soon as everything stands still
 
     def round(self) -> RoundStats:
@@ -48,6 +50,10 @@ class Memory(Protocol):
 
     def reopen(self, streams: Sequence[Wire]) -> None:
         """The links broke: what was not confirmed goes again, in the next round, over these."""
+        ...
+
+    def left(self) -> list[tuple[str, int, list[Run]]]:
+        """While it is frozen: what did not go because of that, by space and host pid."""
         ...
 
     def confirm(self) -> None:
@@ -195,6 +201,11 @@ class Destination(Protocol):
         """Take memory, and answer on the wire that it came over; called by several threads."""
         ...
 
+    def follow(self, wire: Wire, frame: Frame) -> None:
+        """Take memory that may come after the release, on a stream of its own, until all of it is here;
+        `frame` is its first. Called by a thread of its own. When that fails, the container is ended."""
+        ...
+
     def restore(
         self,
         store: Store,
@@ -212,6 +223,14 @@ class Destination(Protocol):
 
     def release(self) -> None:
         """Join its network to the bridge and say so."""
+        ...
+
+    def lost(self) -> str:
+        """Why memory that was to follow can come no more; empty as long as it may."""
+        ...
+
+    def followed(self) -> str:
+        """Wait until all that was to follow is in place; why it never will be, or nothing."""
         ...
 
     def settled(self, entry: Journal) -> None:

@@ -8,7 +8,7 @@ import os
 import shlex
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from ocimig.errors import Interrupted, NoSpace, OcimigError
 from ocimig.migrate import attach, failpoints, phases, preflight, report
@@ -20,6 +20,7 @@ from ocimig.migrate.errors import (
     MigrationInDoubt,
     SourceLeftovers,
 )
+from ocimig.migrate.following import Following
 from ocimig.migrate.forecast import Forecast
 from ocimig.migrate.hands import Brake, Memory, Source, Spec
 from ocimig.migrate.interrupts import Interrupts
@@ -63,6 +64,26 @@ class MigrateOptions:
     retain: bool = True  # keep the memory here for a while, in case it comes back
 
 
+class Together(Protocol):
+    """What else moves with it, all or none: `member` is the real one. Raises GroupTurnedBack."""
+
+    group: str
+    members: list[str]  # the migrations, this one too
+    migration: str
+
+    def looked(self, facts: dict[str, Any]) -> None:
+        """Nothing stands in the way: wait for the others."""
+
+    def converged(self, seconds: float) -> bool:
+        """It could be frozen: whether all others could, waiting that long at most."""
+
+    def prepared(self) -> None:
+        """Built there: wait for the others."""
+
+    def intended(self) -> bool:
+        """Given away: whether all others were too. Raises nothing."""
+
+
 def remote_argv(options: MigrateOptions) -> list[str]:
     """The command that becomes the far side."""
     command = options.remote_command or os.environ.get("OCIMIG_REMOTE_COMMAND", "") or "ocimig"
@@ -82,6 +103,7 @@ class Move:
         progress: Progress,
         hands: Source,
         connecting: Connect,
+        together: Together | None = None,
     ) -> None:
         self.store = store
         self.id = id
@@ -90,6 +112,7 @@ class Move:
         self.progress = progress
         self.hands = hands
         self.connecting = connecting
+        self.together = together
         self.interrupts = Interrupts()
         self.predictor = Predictor.open(store, target.host)
         self.closing = ExitStack()  # what ends with the migration, whatever its end
@@ -108,6 +131,7 @@ class Move:
         self.notes: list[str] = []
         self.memory: Memory | None = None
         self.brake: Brake | None = None
+        self.following: Following | None = None  # what is left of its memory, after --post-copy
         self.resumed = 0
         self.frozen_at = 0.0
         self.running_at = 0.0
@@ -127,13 +151,17 @@ class Move:
 
     def streams(self) -> list[Wire]:
         """The wires that carry memory: this one, and as many more as were asked for or pay."""
-        argv, migration = remote_argv(self.options), self.entry.migration
         found = [self.wire]
         wanted = self.options.streams or attach.how_many(self.predictor.round_trip)
         while len(found) < wanted:
-            found.append(attach.stream(self.connection, argv, migration))
-            self.closing.callback(found[-1].close)
+            found.append(self.stream())
         return found
+
+    def stream(self) -> Wire:
+        """One more to the same agent."""
+        wire = attach.stream(self.connection, remote_argv(self.options), self.entry.migration)
+        self.closing.callback(wire.close)
+        return wire
 
     def connect_again(self, error: LinkLost) -> list[Wire]:
         """A new link to the same agent, while the container runs here; raises `error` when there is none."""

@@ -7,13 +7,16 @@ from typing import Any, TypeVar
 
 from ocimig import jsonio
 from ocimig.migrate import facts, preflight, rounds
-from ocimig.migrate.errors import LinkLost
+from ocimig.migrate.errors import BrokenFrame, LinkLost
 from ocimig.migrate.hands import Memory
 from ocimig.migrate.memory.errors import CannotSlowDown, NeverConverged
-from ocimig.migrate.move import Move
+from ocimig.migrate.move import Move, Together
 from ocimig.migrate.phases import PRECOPY
 from ocimig.migrate.rounds import RoundStats
 from ocimig.migrate.settling import SILENCE
+from ocimig.migrate.wire import ALIVE
+
+PAUSE = 0.5  # seconds between rounds that only wait for others
 
 T = TypeVar("T")
 
@@ -34,8 +37,24 @@ def precopy(move: Move) -> None:
         if move.memory is not None:
             move.closing.callback(move.memory.close)
             follow(move, move.memory)
+    if move.memory is None and move.options.policy.post_copy:
+        move.progress.tell(
+            "warning", "its memory cannot follow afterwards here: all goes in the freeze"
+        )
     with move.progress.span("files again"):
         _steadily(move, lambda: move.send_files(2, []), again=move.hands.forget_files)
+    if move.together is not None:
+        with move.progress.span("wait for the others"):
+            _gather(move, move.together)
+
+
+def _gather(move: Move, together: Together) -> None:
+    """Until all that move with it could be frozen too: what it writes meanwhile follows."""
+    _steadily(move, lambda: move.wire.send(ALIVE))
+    while not together.converged(PAUSE):
+        if move.memory is not None:
+            _round(move, move.memory)
+        _steadily(move, lambda: move.wire.send(ALIVE))  # the far side does not wait for ever
 
 
 def _steadily(move: Move, step: Callable[[], T], *, again: Callable[[], None] | None = None) -> T:
@@ -63,6 +82,9 @@ def _warm(move: Move) -> dict[str, Any]:
 
 def _reserve(move: Move) -> None:
     limit = preflight.image_bytes(move.container)
+    group: dict[str, Any] = {}
+    if move.together is not None:
+        group = {"group": move.together.group, "members": move.together.members}
     move.wire.send(
         "reserve",
         {
@@ -77,9 +99,13 @@ def _reserve(move: Move) -> None:
             "image_limit": limit * 4,  # what was measured may grow until the freeze
             "patience": move.options.patience,
             "tcp_close": move.options.tcp_close,
+            **group,
         },
     )
-    move.wire.expect("reserved", timeout=SILENCE)
+    reserved = move.wire.expect("reserved", timeout=SILENCE).header
+    if reserved.get("group", "") != group.get("group", ""):
+        reason = "it knows nothing of containers that move together"
+        raise BrokenFrame(host=move.wire.host, reason=reason)
 
 
 def follow(move: Move, memory: Memory) -> None:
@@ -89,6 +115,10 @@ def follow(move: Move, memory: Memory) -> None:
     brake = move.brake = move.hands.brake(move.state, move.entry)
     throttle = 0.0
     began = time.monotonic()
+    if not policy.max_rounds:
+        decision = move.progress.decision = rounds.decide(policy, (), move.predictor.fixed(), 0.0)
+        _ready(move, memory, decision)
+        return
     while True:
         with move.progress.span(f"memory, round {len(history) + 1}"):
             history.append(replace(_round(move, memory), throttle=throttle))
@@ -113,6 +143,18 @@ def follow(move: Move, memory: Memory) -> None:
         elif decision.action != rounds.ROUND:
             break
     move.bytes["memory while it runs"] = sum(each.sent_bytes for each in history)
+    _ready(move, memory, decision)
+
+
+def _ready(move: Move, memory: Memory, decision: rounds.Decision) -> None:
+    """It will be frozen now. With post-copy, say what that risks while it can still be stopped."""
+    if decision.action == rounds.POST_COPY:
+        memory.post_copy = True
+        move.progress.tell(
+            "warning",
+            f"the rest of its memory follows while it runs on {move.target.host}: if that host or the "
+            "link fails meanwhile, it ends there and is held here as it was when it was frozen",
+        )
 
 
 def _round(move: Move, memory: Memory) -> RoundStats:

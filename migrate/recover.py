@@ -13,7 +13,6 @@ from ocimig.migrate.destination import RealDestination
 from ocimig.migrate.errors import (
     DestinationRuns,
     MigrationBusy,
-    MigrationInDoubt,
     NoSuchMigration,
     SourceLeftovers,
 )
@@ -88,6 +87,7 @@ def _destination(store: Store, entry: Journal) -> Recovered:
         "RUNNING": "it runs here",
         "ABORTED": f"it was never let go here: {source} keeps it",
         "FAILED": f"it ended before it ran here: {source} keeps it",
+        "LOST": f"it ran here and was ended without all of its memory: {source} holds it, for a person",
     }
     return Recovered(id, f"a migration from {source} was settled: {words[entry.phase]}")
 
@@ -186,7 +186,7 @@ def _settle(
             return _ours(store, entry, source, "resumed here")
         if verdict.verdict == phases.THEIRS:
             return _theirs(store, entry, source)
-        raise MigrationInDoubt(id=id, target=entry.facts["target"], reason=verdict.reason)
+        raise settling.in_doubt(entry, there, verdict.reason)
 
 
 def abort(

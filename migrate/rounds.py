@@ -87,7 +87,8 @@ def decide(
         if policy.max_rounds:
             return Decision(ROUND, "nothing has been sent yet", fixed)
         nothing = "no rounds are allowed"
-        return Decision(FREEZE, nothing, fixed, limit=nothing, eta=0.0)
+        action = POST_COPY if policy.post_copy else FREEZE
+        return Decision(action, nothing, fixed, limit=nothing, eta=0.0)
     decision = _decide(policy, history, fixed, elapsed, overlap, bandwidth)
     allowed = policy.max_downtime if fixed <= policy.max_downtime else fixed + _NEAR
     room = (allowed - fixed + overlap) * decision.bandwidth

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 from ocimig import log
 from ocimig.errors import OcimigError
-from ocimig.migrate import failpoints, journal
+from ocimig.migrate import failpoints, group, journal, phases
+from ocimig.migrate.errors import MigrationInDoubt, RanWithoutMemory
 from ocimig.migrate.hands import Destination, Source
 from ocimig.migrate.journal import Journal
 from ocimig.migrate.transport import Connection
@@ -47,6 +48,12 @@ def ask(entry: Journal, connecting: Connect, argv: list[str]) -> str | None:
         return None
 
 
+def in_doubt(entry: Journal, there: str | None, reason: str) -> MigrationInDoubt:
+    """Why a container stays held here, with the destination's last record."""
+    kind = RanWithoutMemory if there == phases.LOST else MigrationInDoubt
+    return kind(id=entry.facts["id"], target=entry.facts["target"], reason=reason)
+
+
 def clean_up(store: Store, entry: Journal, hands: Source) -> list[str]:
     """Remove what is left of a container that runs on the far side; what could not be removed.
 
@@ -67,17 +74,22 @@ def settle_there(store: Store, entry: Journal, deeds: Destination) -> bool:
     """Bring a destination's journal that nobody works on to its end; False while somebody does.
 
     Before GO that is ABORTED. After GO the container runs here or it does not: its process tells.
+    One that was prepared and whose agent is gone can run no more, so what moves with it is not let go.
     """
     try:
         with entry.lock():
             entry.records[:] = journal.load(entry.path).records
             if entry.ended:
                 return True
-            if entry.phase == "GO" and deeds.runs(store, entry):
+            follows = bool(entry.facts.get("follows"))  # and nobody is left who could bring it
+            if entry.phase == "GO" and not follows and deeds.runs(store, entry):
                 entry.write("RUNNING", pid=entry.facts["pid"])
                 return True
+            if entry.phase == "PREPARED":
+                group.decide(store, entry, "ABORTED")
             deeds.discard(store, entry)
-            entry.write("FAILED" if entry.phase == "GO" else "ABORTED", reason="its agent ended")
+            end = "ABORTED" if entry.phase != "GO" else "LOST" if follows else "FAILED"
+            entry.write(end, reason="its agent ended")
             entry.clear(keep="criu")
             return True
     except BlockingIOError:

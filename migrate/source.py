@@ -183,6 +183,7 @@ class RealSource:
             request = {"manifest": jsonio.loads(frozen.manifest.to_json())}
             if follows is not None:
                 request["hot"] = follows.hot()
+                request["post_copy"] = follows.post_copy
                 follows.confirm = frozen.confirm
             began = frozen.times.get("begin", time.monotonic())
             on_frozen(

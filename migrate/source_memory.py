@@ -36,6 +36,8 @@ class SourceMemory:
         self.final = Sent()  # what went in the freeze
         self.final_seconds = 0.0
         self.withheld_pages = 0
+        self.post_copy = False  # what is owed when it is frozen goes when it runs there
+        self._left: Work = {}  # that
         self._pid = pid
         self._tracker = tracker
         self._sender = sender
@@ -107,15 +109,19 @@ class SourceMemory:
     def withheld(self, runs: Mapping[int, Sequence[Run]]) -> None:
         """See withholding.Memory. Raises MemoryGone where a page cannot be read any more."""
         names = {found.pid: name for name, found in self._final.items() if is_process(name)}
-        self._left_out({names[pid]: wanted for pid, wanted in runs.items()})
+        work = self._left_out({names[pid]: wanted for pid, wanted in runs.items()})
+        if self.post_copy:
+            self._left = work
+        else:
+            self._hot = {space[1:]: todo for space, (_, todo) in work.items()}
+            self._send(work)
 
     def withheld_shared(self, runs: Mapping[int, Sequence[Run]]) -> None:
-        """See withholding.SharedMemory. Raises MemoryGone."""
-        self._left_out({of_shared(inode): wanted for inode, wanted in runs.items()})
+        """See withholding.SharedMemory. Raises MemoryGone. CRIU restores these at once: they cannot follow."""
+        self._send(self._left_out({of_shared(inode): wanted for inode, wanted in runs.items()}))
 
-    def _left_out(self, runs: Mapping[str, Sequence[Run]]) -> None:
-        """Send what the far side does not have of these as it is now."""
-        began = time.monotonic()
+    def _left_out(self, runs: Mapping[str, Sequence[Run]]) -> Work:
+        """What the far side does not have of these as it is now."""
         work: Work = {}
         for space, wanted in runs.items():
             pid = self._final[space].pid
@@ -126,10 +132,14 @@ class SourceMemory:
             if missing:
                 work[space] = (pid, missing)
             self.withheld_pages += total(needed) // PAGE
+        return work
+
+    def _send(self, work: Work) -> None:
+        """While it is frozen."""
+        began = time.monotonic()
         sent = self._last.send(_listed(work))
         if sent.wire_bytes > IN_FLIGHT:  # else its answers would come among those of the images
             self._last.settle(SETTLE)
-        self._hot |= {space[1:]: todo for space, (_, todo) in work.items() if is_process(space)}
         if sent.missing:
             raise MemoryGone(pages=sent.missing)
         self.final.add(sent)
@@ -138,6 +148,10 @@ class SourceMemory:
     def held(self) -> list[tuple[str, int, list[Run]]]:
         """All memory that is in no image, as PageSender.send takes it; readable while it is frozen."""
         return _listed(self._kept)
+
+    def left(self) -> list[tuple[str, int, list[Run]]]:
+        """See hands.Memory."""
+        return _listed(self._left)
 
     def hot(self) -> dict[str, list[Run]]:
         """What the container wrote last, by its pid in there: it will want that first."""

@@ -32,9 +32,16 @@ class Pull:
         self._missing: dict[int, list[Run]] = {}
         self._announced = threading.Event()
         self._ended = threading.Event()
+        self._closed = False
         self._lock = threading.Lock()
         self._handler: PageHandler | None = None
         self._wire: Wire | None = None
+
+    def close(self) -> None:
+        """Before the handler and what is held are closed: the container has its memory, or is dead."""
+        with self._lock:
+            self._handler = None
+            self._closed = True
 
     # ---- the restore
 
@@ -73,12 +80,15 @@ class Pull:
 
     # ---- the stream
 
-    def run(self, wire: Wire, *, silence: float = 60.0) -> None:
-        """Take what comes until all is there. When it raises, the container has been ended."""
+    def run(self, wire: Wire, first: Frame | None = None, *, silence: float = 60.0) -> None:
+        """Take what comes, `first` when it was read already, until all is there. When it raises before
+        that, the container has been ended."""
         self._wire = wire
         try:
-            while (frame := wire.receive(silence)).kind == LEFT:
+            frame = first or wire.receive(silence)
+            while frame.kind == LEFT:
                 self._lacks(wire, frame)
+                frame = wire.receive(silence)
             if frame.kind != FOLLOW:
                 raise BrokenFrame(host=wire.host, reason=f"{frame.kind!r} before {FOLLOW}")
             self._announced.set()
@@ -89,8 +99,9 @@ class Pull:
             wire.send(HERE, timeout=silence)
         except (OcimigError, OSError) as error:
             with self._lock:
-                self.failure = f"its memory was still on {wire.host}: {error}"
-                if self._handler is not None:
+                if not self._announced.is_set() or any(self._missing.values()):
+                    self.failure = f"its memory was still on {wire.host}: {error}"
+                if self.failure and self._handler is not None:
                     self._handler.fail(self.failure)
             raise
         finally:
@@ -121,8 +132,10 @@ class Pull:
         if subtract(runs, self._missing.get(pid, [])):
             # What the container has already is its own: nobody may write over it.
             raise BrokenFrame(host=wire.host, reason="pages came that nobody lacks")
-        self._held.hear(wire, frame)
         with self._lock:
+            if self._closed:
+                raise LinkLost(host=wire.host, reason="nobody takes it any more")
+            self._held.hear(wire, frame)
             self._missing[pid] = subtract(self._missing[pid], runs)
             self.pages += sum(end - start for start, end in runs) // PAGE
             if self._handler is not None:

@@ -44,6 +44,17 @@ class MemoryMissing(OcimigError):
     code = 20
 
 
+class MemoryLost(OcimigError):
+    """A container ran after --post-copy, and the rest of its memory can come no more."""
+
+    message = "container {id} was ended: {reason}"
+    hint = (
+        "it is held where it came from, as it was when it was frozen; there: "
+        "ocimig migrate --resume --assume-destination-dead {id}"
+    )
+    code = 21
+
+
 class NoTracker(OcimigError):
     """The way to follow writes that was asked for does not work here."""
 

@@ -1,21 +1,26 @@
 """Hands without a kernel: a world that knows which copy runs, and channels that break where a test says."""
 
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ocimig.migrate import agent, facts, images
+from ocimig.migrate import agent, attach_source, facts, images
 from ocimig.migrate.errors import LinkLost
 from ocimig.migrate.hands import Brake, Frozen, Memory, Spec
 from ocimig.migrate.journal import Journal
+from ocimig.migrate.lazy.pull import Pull
+from ocimig.migrate.memory.held import Held
 from ocimig.migrate.move import MigrateOptions
-from ocimig.migrate.transport import Channel, Connection, Target
+from ocimig.migrate.transport import Connection, Target
 from ocimig.migrate.transport.memory import MemoryChannel, MemoryConnection
 from ocimig.migrate.wire import Frame, Wire
 from ocimig.runtime.state import ContainerState
 from ocimig.runtime.store import Store
+from ocimig_testkit.migration_parts import Cut, FakeMemory
 
 TARGET = Target("there")
 OPTIONS = MigrateOptions(patience=1.0, doubt=0.3, reconnect=0.1)
@@ -34,6 +39,9 @@ class World:
         self.log: list[str] = []
         self.facts: dict[str, Any] = {}
         self.failing: dict[str, BaseException] = {}
+        self.memory = False  # whether memory travels by itself
+        self.writes = 1 << 20  # pages it finds written after each round
+        self.came = b""  # what followed while it ran there
         for store in (self.near, self.far):
             Path(store.root).mkdir()
 
@@ -124,7 +132,7 @@ class FakeSource:
         self, state: ContainerState, options: MigrateOptions, streams: Sequence[Wire]
     ) -> Memory | None:
         """See Source."""
-        return None
+        return FakeMemory(self.world.writes) if self.world.memory else None
 
     def knows_files(self, tree: str) -> bool:
         """See Source."""
@@ -170,7 +178,8 @@ class FakeSource:
         (directory / "pages-1.img").write_bytes(b"memory" * 1000)
         (directory / "core-1.img").write_bytes(b"registers")
         try:
-            on_frozen(Frozen(str(directory), time.monotonic()))
+            request = {"post_copy": memory is not None and memory.post_copy}
+            on_frozen(Frozen(str(directory), time.monotonic(), request=request))
         except BaseException:
             if not self.held:
                 self.world.do("unfreeze", here="running")
@@ -211,6 +220,8 @@ class FakeDestination:
 
     def __init__(self, world: World) -> None:
         self.world = world
+        self.held = Held()
+        self.pull = Pull(self.held)
 
     def check_free(self, store: Store, id: str, wanted: Mapping[str, Any]) -> None:
         """See Destination."""
@@ -230,7 +241,26 @@ class FakeDestination:
     def warm(self, store: Store, entry: Journal, foreseen: Mapping[str, Any]) -> dict[str, Any]:
         """See Destination."""
         self.world.do("warm")
-        return {}
+        return {"memory": self.world.memory}
+
+    def follow(self, wire: Wire, frame: Frame) -> None:
+        """See Destination."""
+        self.pull.run(wire, frame, silence=2)
+
+    def lost(self) -> str:
+        """See Destination. As the page handler does, it ends what cannot go on."""
+        if self.pull.failure and self.world.there == "running":
+            self.world.do("lose", there="ended")
+        return self.pull.failure
+
+    def followed(self) -> str:
+        """See Destination."""
+        self.world.do("released without memory")
+        while not self.pull.wait(0.01):
+            pass
+        for run in self.held.runs("p1"):
+            self.world.came += os.pread(self.held.fd("p1"), run[1] - run[0], run[0])
+        return self.lost()
 
     def pages(self, wire: Wire, frame: Frame) -> None:
         """See Destination."""
@@ -278,51 +308,6 @@ class FakeDestination:
         self.world.do("discard", there="none")
 
 
-class Cut:
-    """A channel that ends after so many frames in one direction, as a cable that is pulled."""
-
-    def __init__(self, channel: Channel, *, writes: int = -1, reads: int = -1) -> None:
-        self.channel = channel
-        self.host = channel.host
-        self.writes = writes
-        self.reads = reads
-        self.written = 0
-        self.seen = 0
-
-    def read(self, size: int, timeout: float | None = None) -> bytes:
-        """See Channel."""
-        if self.seen == self.reads:
-            self.channel.close()
-            raise LinkLost(host=self.host, reason="cut")
-        data = self.channel.read(size, timeout)
-        self.seen += 1
-        return data
-
-    def write(self, data: bytes | memoryview, timeout: float | None = None) -> None:
-        """See Channel."""
-        if self.written == self.writes:
-            self.channel.close()
-            raise LinkLost(host=self.host, reason="cut")
-        self.channel.write(data, timeout)
-        self.written += 1
-
-    def close_write(self) -> None:
-        """See Channel."""
-        self.channel.close_write()
-
-    def wait(self, timeout: float | None = None) -> int:
-        """See Channel."""
-        return self.channel.wait(timeout)
-
-    def stderr_tail(self) -> str:
-        """See Channel."""
-        return self.channel.stderr_tail()
-
-    def close(self) -> None:
-        """See Channel."""
-        self.channel.close()
-
-
 class Link:
     """Connections to an agent in a thread; the first one may be cut, later ones as `later` says."""
 
@@ -334,6 +319,10 @@ class Link:
         self.made = 0
         self.channel: Cut | None = None
         self.agents: list[threading.Thread] = []
+        self.agent: agent.Agent | None = None  # the first one
+        self.stream: Cut | None = None  # the first that was attached
+        self.stream_writes = -1
+        self.stream_reads = -1
         monkey.setattr(facts, "host", self.facts)
         monkey.setattr(facts, "image_homes", lambda _store: [self.images])
 
@@ -360,7 +349,18 @@ class Link:
     ) -> int:
         """`ocimig agent`."""
         self.agents.append(threading.current_thread())
-        agent.Agent(Wire(channel), self.world.far, FakeDestination(self.world)).serve()
+        if attach_source.OPTION in argv:
+            wire = Wire(channel)
+            with suppress(LinkLost):
+                wire.greet()
+                wire.expect("attach", timeout=2)
+                wire.send("attached")
+                assert self.agent is not None
+                self.agent._stream(wire)
+            return 0
+        serving = agent.Agent(Wire(channel), self.world.far, FakeDestination(self.world))
+        self.agent = self.agent or serving
+        serving.serve()
         return 0
 
     def settle(self) -> None:
@@ -381,5 +381,9 @@ class _Line(MemoryConnection):
         channel = super().open(argv, separate=separate)
         if not self._first:
             return channel
+        if attach_source.OPTION in argv:
+            link = self._link
+            link.stream = Cut(channel, writes=link.stream_writes, reads=link.stream_reads)
+            return link.stream
         self._link.channel = Cut(channel, writes=self._link.writes, reads=self._link.reads)
         return self._link.channel
