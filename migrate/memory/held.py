@@ -24,6 +24,7 @@ from ocimig.migrate.memory.runs import PAGE, Run, merge, subtract, total, union
 from ocimig.migrate.wire import Frame, Wire
 from ocimig.runtime.linux.fallocate import punch_hole
 
+_LOG = 64  # entries that are not worth a look
 MOST_SPACES = 32768
 _MFD_CLOEXEC = 0x1
 _STEP = 1 << 20
@@ -92,6 +93,7 @@ class Held:
                 )
                 return None
             if frame.kind == frames.ASK:
+                self._catch_up()
                 return frames.number(frame.header, "seq", 1 << 62)
             name = spaces.check(frame.header.get("space"))
             if frame.kind == frames.FORGET:
@@ -123,6 +125,13 @@ class Held:
             return
         with wire.beating():
             self._retained.offer(self, wire)
+
+    def _catch_up(self) -> None:
+        """Bring lists up to date while nobody waits: covers() is asked in the freeze."""
+        with self._lock:
+            for space in self._spaces.values():
+                if len(space.log) > _LOG + len(space.held) // 8:
+                    space.settle()
 
     def _take(self, pages: Pages) -> None:
         data = self._plain(pages)
