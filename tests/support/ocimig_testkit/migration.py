@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ocimig.errors import OcimigError
 from ocimig.migrate import agent, attach_source, facts, images
 from ocimig.migrate.errors import LinkLost
 from ocimig.migrate.hands import Brake, Frozen, Memory, Spec
@@ -102,6 +103,7 @@ class FakeSource:
     def __init__(self, world: World) -> None:
         self.world = world
         self.held = False
+        self.notes: list[str] = []
 
     def load(self, store: Store, id: str) -> tuple[ContainerState, Spec]:
         """See Source."""
@@ -351,7 +353,7 @@ class Link:
         self.agents.append(threading.current_thread())
         if attach_source.OPTION in argv:
             wire = Wire(channel)
-            with suppress(LinkLost):
+            with suppress(OcimigError):
                 wire.greet()
                 wire.expect("attach", timeout=2)
                 wire.send("attached")
