@@ -1,6 +1,7 @@
 """The fault matrix: each process of a migration killed, stopped or cut off at each place that it comes by.
 
-    contrib/faults.py [--jobs N] [--only TEXT] [--sample] [--list] [--results FILE]
+    contrib/faults.py [--jobs N] [--only TEXT] [--sample] [--list] [--seconds S]
+        [--results FILE]
 
 The places and who lives at each are found by walking one migration through all of them, held against
 the tables of migrate/phases.py. Every case ends with one running copy whose memory and connection are
@@ -15,6 +16,7 @@ import random
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from dataclasses import astuple
 from pathlib import Path
@@ -64,13 +66,22 @@ class World:
             self.faults = None
 
 
+def way(table: dict[str, tuple[str, ...]]) -> list[str]:
+    """The records of a journal when nothing fails: of those that may follow, the first."""
+    found, record = [], ""
+    while table[record]:
+        record = table[record][0]
+        found.append(record)
+    return found
+
+
 def incomplete(places: Places) -> list[str]:
     """Records of the phase table that a migration that goes well must come by, and did not."""
+    tables = {"source": phases.SOURCE, "destination": phases.DESTINATION}
     wanted = {
         f"{side}:{record}:{moment}"
-        for side, table in (("source", phases.SOURCE), ("destination", phases.DESTINATION))
-        for record in table
-        if record and record not in ("ABORTED", "FAILED")
+        for side, table in tables.items()
+        for record in way(table)
         for moment in ("before", "after")
     }
     return sorted(wanted - set(places.living))
@@ -85,10 +96,13 @@ def matrix(faults: Faults) -> Places:
     return places
 
 
-def run(world: World, cases: list[Case], results: Path) -> list[Outcome]:
-    """One after the other."""
+def run(world: World, cases: list[Case], results: Path, seconds: float = 1e9) -> list[Outcome]:
+    """One after the other; none begins after so many seconds."""
     outcomes = []
+    end = time.monotonic() + seconds
     for number, case in enumerate(cases, 1):
+        if time.monotonic() > end:
+            break
         faults = world.open()
         outcome = faults.run(case)
         if outcome.problem:
@@ -118,14 +132,15 @@ def summary(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def several(jobs: int, cases: list[Case], work: Path, results: Path) -> None:
+def several(wanted: argparse.Namespace, cases: list[Case], work: Path, results: Path) -> None:
     """The same cases in so many processes, each with hosts of its own."""
     running = []
-    for number in range(jobs):
+    for number in range(wanted.jobs):
         plan = work / f"plan{number}"
-        plan.write_text(json.dumps([astuple(case) for case in cases[number::jobs]]))
+        plan.write_text(json.dumps([astuple(case) for case in cases[number :: wanted.jobs]]))
         environment = {name: word for name, word in os.environ.items() if name != SESSION}
         argv = [sys.executable, __file__, "--plan", plan, "--results", results]
+        argv += ["--seconds", str(wanted.seconds)]
         running.append(subprocess.Popen(argv, env=environment))
     for each in running:
         each.wait()
@@ -151,6 +166,7 @@ def main() -> int:
     parser.add_argument("--only", default="", help="cases whose name holds this")
     parser.add_argument("--sample", action="store_true", help="what the tests run")
     parser.add_argument("--list", action="store_true", help="name the cases, run none")
+    parser.add_argument("--seconds", type=float, default=1e9, help="begin no case after so many")
     parser.add_argument("--results", type=Path, default=None, help="a line of JSON for each case")
     parser.add_argument("--plan", type=Path, default=None, help=argparse.SUPPRESS)
     wanted = parser.parse_args()
@@ -164,9 +180,9 @@ def main() -> int:
                 return 0
             if wanted.jobs > 1:
                 world.close()
-                several(wanted.jobs, cases, Path(work), results)
+                several(wanted, cases, Path(work), results)
             else:
-                run(world, cases, results)
+                run(world, cases, results, wanted.seconds)
         finally:
             world.close()
         if wanted.plan is not None:

@@ -31,8 +31,8 @@ from ocimig_testkit.fault_view import (
 from ocimig_testkit.hosts import Host, HostPair
 from ocimig_testkit.waiting import until
 
-PATIENCE = 3.0  # seconds that both sides wait for each other in these tests
-STOPPED = 4.5  # seconds that a process stands still: longer than anybody waits for it
+PATIENCE = 6.0  # seconds that both sides wait for each other in these tests
+STOPPED = 8.0  # seconds that a process stands still: longer than anybody waits for it
 BLINK = 1.0  # seconds that a link is away when it comes back
 KILL, STOP, CUT, BLINKS = "kill", "stop", "cut", "blink"
 LINK = "link"
@@ -60,7 +60,8 @@ class Outcome:
     """How a case ended."""
 
     case: Case
-    ended: str = ""  # "" where it was no case: the place or the victim was not there
+    ended: str = ""  # "" where it was no case
+    why_not: str = ""  # the place, or the victim, was not there this time
     problem: str = ""
     seconds: float = 0.0
     gap_ms: float = 0.0
@@ -220,9 +221,9 @@ class Faults:
         self.client.look()
         try:
             with watch, self._migrating(case.place, transport) as process:
-                happened = self._act(case, process)
+                outcome.why_not = self._act(case, process)
                 process.wait(90)
-            self._settle(process.returncode, outcome, happened, watch)
+            self._settle(process.returncode, outcome, watch)
         except (AssertionError, subprocess.SubprocessError, OSError) as error:
             outcome.problem = f"{type(error).__name__}: {error}"
         except Exception as error:  # noqa: BLE001  what the client or the program said: it is reported
@@ -235,12 +236,12 @@ class Faults:
         outcome.seconds = time.monotonic() - began
         return outcome
 
-    def _act(self, case: Case, process: "subprocess.Popen[bytes]") -> bool:
-        """Wait for the place, act, let everybody go on. False where there was nobody to act on."""
+    def _act(self, case: Case, process: "subprocess.Popen[bytes]") -> str:
+        """Wait for the place, act, let everybody go on. Why it could not, or ""."""
         path = self.path[case.place.split(":")[0]]
         while not path.exists():
             if process.poll() is not None:
-                return False
+                return "it did not come by the place: " + self._said()[-300:]
             time.sleep(0.002)
         self.wanted.write_text("")
         pid = self._victims(process.pid).get(case.victim, 0)
@@ -251,14 +252,14 @@ class Faults:
             while process.poll() is None and time.monotonic() < end:
                 time.sleep(0.01)
             self._heal()
-            return True
+            return ""
         if not pid:
             path.unlink()
-            return False
+            return f"there is no {case.victim}"
         if case.action == KILL:
             os.kill(pid, signal.SIGKILL)
             path.unlink()
-            return True
+            return ""
         os.kill(pid, signal.SIGSTOP)
         path.unlink()
         end = time.monotonic() + STOPPED
@@ -266,7 +267,7 @@ class Faults:
             time.sleep(0.01)
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGCONT)
-        return True
+        return ""
 
     def _cut(self) -> None:
         """Nothing of ssh passes the switch any more; the client's connection does."""
@@ -283,7 +284,7 @@ class Faults:
 
     # -- afterwards
 
-    def _settle(self, code: int, outcome: Outcome, happened: bool, watch: Watch) -> None:
+    def _settle(self, code: int, outcome: Outcome, watch: Watch) -> None:
         """One copy runs, or none and one command settles it; then everything is as it must be."""
         here, there = self.stand.here, self.stand.there
         self.client_died()
@@ -299,7 +300,7 @@ class Faults:
         idle = self.stand.there
         self._tidy(idle, how)
         self._whole(outcome)
-        if happened:
+        if not outcome.why_not:
             outcome.ended = f"{how}, it runs {'here' if place == here.name else 'there'}"
 
     def client_died(self) -> None:
@@ -377,7 +378,7 @@ def remember(path: Path, outcome: Outcome) -> None:
     """One line of JSON more."""
     case = outcome.case
     row = {"place": case.place, "victim": case.victim, "action": case.action,
-           "ended": outcome.ended, "problem": outcome.problem,
+           "ended": outcome.ended, "problem": outcome.problem, "why_not": outcome.why_not,
            "seconds": round(outcome.seconds, 2), "gap_ms": outcome.gap_ms}  # fmt: skip
     with path.open("a") as file:
         file.write(json.dumps(row) + "\n")
