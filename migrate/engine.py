@@ -14,7 +14,7 @@ from ocimig.migrate import commit, forecast, freeze, journal, phases, precopy, p
 from ocimig.migrate.errors import LinkLost, MigrationUnsettled
 from ocimig.migrate.hands import Source
 from ocimig.migrate.journal import Journal
-from ocimig.migrate.move import MigrateOptions, Move, reach, remote_argv
+from ocimig.migrate.move import MigrateOptions, Move, Together, reach, remote_argv
 from ocimig.migrate.phases import PREFLIGHT
 from ocimig.migrate.progress import Observer, Progress, nobody
 from ocimig.migrate.report import Report
@@ -36,6 +36,7 @@ def migrate(
     *,
     hands: Source | None = None,
     connecting: Connect | None = None,
+    together: Together | None = None,
 ) -> Report:
     """Move a running container to the target, or with `dry_run` say what would happen.
 
@@ -52,7 +53,7 @@ def migrate(
         )
     move = Move(
         store, id, target, options, Progress(observer), hands or RealSource(),
-        connecting or (lambda: connect(target, transport=options.transport)),
+        connecting or (lambda: connect(target, transport=options.transport)), together,
     )  # fmt: skip
     with journal.claim_container(store, id):
         if earlier is not None:
@@ -68,6 +69,8 @@ def _walk(move: Move) -> Report:
         move.closing.callback(move.hands.close)
         move.wire = move.call()
         _preflight(move)
+        if move.together is not None:
+            move.together.looked(_needs(move))
         if move.options.dry_run:
             return _foresee(move)
         begun = False
@@ -124,10 +127,21 @@ def _preflight(move: Move) -> None:
     move.epoch = max(int(move.here["epoch"]), int(move.far["epoch"])) + 1
 
 
+def _needs(move: Move) -> dict[str, Any]:
+    """What it takes there and what there is, in bytes: those that move together take it together."""
+    return {
+        "memory": int(move.container["memory"]),
+        "files": int(move.container["files"]["bytes"]),
+        "available": int(move.far["memory"]["available"]),
+        "free": int(move.far["bundle"]["free"]),
+    }
+
+
 def _begin(move: Move) -> Journal:
     """The first durable word of it on this side."""
     journal.prune(move.store)
-    migration = journal.new_id()
+    migration = move.together.migration if move.together is not None else journal.new_id()
+    group = {"group": move.together.group} if move.together is not None else {}
     home = preflight.choose_images(move.here, preflight.image_bytes(move.container))
     move.trees = move.hands.trees(move.state)
     return journal.create(
@@ -137,4 +151,5 @@ def _begin(move: Move) -> Journal:
         transport=move.options.transport, network=move.container["network"],
         keep_source_files=move.options.keep_source_files, pid=move.state.pid,
         start_time=move.state.start_time, boot_id=move.state.boot_id, trees=marked(move.trees),
+        **group,
     )  # fmt: skip

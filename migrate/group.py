@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Any
 
 from ocimig import files
-from ocimig.migrate import journal
+from ocimig.migrate import interrupts, journal
 from ocimig.migrate.errors import BrokenFrame, JournalBroken
 from ocimig.migrate.journal import Journal
 from ocimig.runtime.linux import proc
@@ -118,6 +118,21 @@ def decide(store: Store, entry: Journal, word: str) -> str:
     """The word for a destination's journal: that of its group; its own when it moves alone."""
     group = entry.facts.get("group")
     return Register(store, group).decide(word, by=entry.migration) if group else word
+
+
+def let_go(store: Store, entry: Journal, against: str = "", /, **facts: Any) -> bool:
+    """Write down the word that a prepared journal goes by, and `facts` with a GO: whether it is GO.
+
+    `against` is what its own agent has against it. A `go` for another one of the group is one for this
+    too, and one that is still under way for this must find the word, not a container.
+    """
+    interrupts.deafen()  # whoever wants to stop us comes too late: half a release would be the worst end
+    word = decide(store, entry, ABORTED if against else GO)
+    if word == GO:
+        entry.write(GO, **facts)
+    else:
+        entry.write(ABORTED, reason=against or "what moves with it was not let go")
+    return word == GO
 
 
 def unprepared(store: Store, members: Sequence[str]) -> str:

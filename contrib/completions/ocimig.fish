@@ -157,6 +157,7 @@ complete -c ocimig -n "__fish_seen_subcommand_from migrate" -l accept-new-host-k
 complete -c ocimig -n "__fish_seen_subcommand_from migrate" -l transport -x -a "paramiko openssh local" -d 'who speaks SSH (default: paramiko)'
 complete -c ocimig -n "__fish_seen_subcommand_from migrate" -l remote-command -x -d 'how ocimig is called there (default: ocimig)'
 complete -c ocimig -n "__fish_seen_subcommand_from migrate" -l remote-root -x -d 'directory of the state of containers there'
+complete -c ocimig -n "__fish_seen_subcommand_from migrate" -l together -d 'move several containers: all of them run there afterwards, or all here'
 complete -c ocimig -n "__fish_seen_subcommand_from migrate" -s n -l dry-run -d 'look at both hosts, report, change nothing'
 complete -c ocimig -n "__fish_seen_subcommand_from migrate" -l json -d 'the report as JSON'
 complete -c ocimig -n "__fish_seen_subcommand_from migrate" -l progress -x -a "auto plain json none" -d 'how progress is shown on stderr (default: auto)'

@@ -148,9 +148,11 @@ COLD = {
         Verb(
             "migrate", "ocimig.cli.commands.migrate:migrate",
             "move a running container to another host",
-            arguments="ID [USER@]HOST[:PORT]", minimum=1, maximum=2, contract=False,
+            arguments="ID... [USER@]HOST[:PORT]", minimum=1, maximum=-1, contract=False,
             options=(
                 *_REACH,
+                Option("--together", "move several containers: all of them run there afterwards, or all "
+                       "here", FLAG),
                 Option("-n, --dry-run", "look at both hosts, report, change nothing", FLAG),
                 Option("--json", "the report as JSON", FLAG),
                 _PROGRESS,
@@ -169,13 +171,15 @@ COLD = {
                 "SSH server is needed there. At every moment at most one copy runs; when anything "
                 "fails before the last step, the container runs on here. Memory is sent in rounds while "
                 "it runs, each what was written during the one before; it is frozen when what is left "
-                "fits into --max-downtime."
+                "fits into --max-downtime. With --together several are frozen at once, when each has so "
+                "little left to send, and none is let go there before all are built."
             ),
             examples=(
                 ("See whether it would go", "migrate --dry-run web host2"),
                 ("Move it", "migrate web root@host2"),
                 ("Stand still for 100 ms at most, or stay",
                  "migrate --max-downtime 100 --auto-converge --timeout 120 --on-timeout abort web host2"),
+                ("Move two that belong together", "migrate --together web db host2"),
                 ("After a broken connection", "migrate --resume web"),
             ),
         ),

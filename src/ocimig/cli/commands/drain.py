@@ -1,4 +1,4 @@
-"""drain: every running container of this host to others."""
+"""drain, and migrate --together: several containers to other hosts."""
 
 import sys
 from typing import TYPE_CHECKING
@@ -9,6 +9,8 @@ from ocimig.cli.commands import migrate
 from ocimig.cli.verbs import Call, Misuse
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ocimig.migrate.outcomes import Outcome
     from ocimig.migrate.transport import Target
 
@@ -28,9 +30,34 @@ def drain(call: Call) -> int:
         dry_run=call.flag("dry-run"),
         keep_going=call.flag("keep-going"),
     )
-    ended = room.drain(
-        context.store(call), targets, wanted, _nobody if call.flag("json") else _tell
+    ended = room.drain(context.store(call), targets, wanted, _teller(call))
+    return _show(call, ended)
+
+
+def together(call: Call) -> int:
+    """Move the containers that were named to one host, all or none."""
+    from ocimig.migrate import together as room
+
+    *ids, host = call.arguments
+    if len(ids) < 2:
+        raise _misuse(call, "--together takes two containers or more, then the host")
+    if len(set(ids)) < len(ids):
+        raise _misuse(call, "a container is named twice")
+    if call.text("report"):
+        raise _misuse(call, "--report draws one migration: it does not go with --together")
+    if call.flag("post-copy"):
+        raise _misuse(
+            call, "--post-copy could lose one of them alone: it does not go with --together"
+        )
+    ended = room.together(
+        context.store(call), ids, migrate.target(call, host), migrate.options(call), _teller(call)
     )
+    return _show(call, ended)
+
+
+def _show(call: Call, ended: "list[Outcome]") -> int:
+    from ocimig.migrate import outcomes
+
     if call.flag("json"):
         print(jsonio.dumps([each.to_dict() for each in ended], indent=2))
     elif ended:
@@ -48,6 +75,10 @@ def _targets(call: Call) -> "list[Target]":
     if len({each.host for each in found}) < len(found):
         raise _misuse(call, "--to names a host twice")
     return found
+
+
+def _teller(call: Call) -> "Callable[[Outcome], None]":
+    return _nobody if call.flag("json") else _tell
 
 
 def _tell(outcome: "Outcome") -> None:

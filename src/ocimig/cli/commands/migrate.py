@@ -24,10 +24,16 @@ def migrate(call: Call) -> int:
         raise _misuse(call, "--resume and --abort exclude each other")
     if call.flag("assume-destination-dead") and not call.flag("resume"):
         raise _misuse(call, "--assume-destination-dead goes with --resume")
-    if len(call.arguments) < 2 and not settling:
+    if settling and (len(call.arguments) > 1 or call.flag("together")):
+        raise _misuse(
+            call, f"--{settling[0]} knows the host, and what moved with it: only ID is needed"
+        )
+    if call.flag("together"):
+        from ocimig.cli.commands import drain
+
+        return drain.together(call)
+    if len(call.arguments) != 2 and not settling:
         raise _misuse(call, '"migrate" requires exactly 2 argument(s): ID [USER@]HOST')
-    if settling and len(call.arguments) > 1:
-        raise _misuse(call, f"--{settling[0]} knows the host: only ID is needed")
     _check_report(call)
     view = progress_view.view(call.text("progress", "auto"))
     try:
