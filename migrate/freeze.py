@@ -31,7 +31,6 @@ def freeze(move: Move) -> None:
     def before_freeze() -> None:
         """All is warm here and there: once more what changed while it got so."""
         with progress.span("files and memory once more"):
-            move.send_files(2, [])
             if move.memory is not None and move.memory.post_copy:
                 move.following = Following(move.stream())
                 move.foresee(RoundStats(0, 0, 0, 0.0))
@@ -40,6 +39,7 @@ def freeze(move: Move) -> None:
                 if move.brake is not None:
                     # CRIU's own code in there would wait for the container's share of the processor.
                     move.memory.stopped = move.brake.restore
+            move.send_files(2, [])
         move.entry.write("FREEZE")
         progress.enter(FREEZE)
 

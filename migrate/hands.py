@@ -80,6 +80,8 @@ class Brake(Protocol):
 class Source(Protocol):
     """What the source does with its container."""
 
+    notes: list[str]  # for the report
+
     def load(self, store: Store, id: str) -> tuple[ContainerState, Spec]:
         """The container's facts and configuration; raises unless it runs."""
         ...

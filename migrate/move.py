@@ -259,7 +259,11 @@ class Move:
             running_at=self.running_at,
             bytes=self.bytes,
             findings=self.findings,
-            notes=[*self.notes, *(self.memory.notes if self.memory is not None else ())],
+            notes=[
+                *self.notes,
+                *self.hands.notes,
+                *(self.memory.notes if self.memory is not None else ()),
+            ],
             rate=rate,
             forecast=forecast,
         )

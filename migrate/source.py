@@ -33,6 +33,7 @@ class RealSource:
     def __init__(self) -> None:
         self._indexes: dict[str, Any] = {}
         self._watches: dict[str, Any] = {}
+        self.notes: list[str] = []
         self._frozen: Any = None
 
     def load(self, store: Store, id: str) -> tuple[ContainerState, Spec]:
@@ -78,7 +79,9 @@ class RealSource:
         from ocimig.migrate import rootfs
 
         if tree not in self._watches:
-            self._watches[tree] = rootfs.Watch.start(path)
+            watch = self._watches[tree] = rootfs.Watch.start(path)
+            if watch.blind:
+                self.notes.append(f"{path}: every file is looked at in the freeze: {watch.blind}")
         self._indexes[tree], _sent = rootfs.send(
             wire,
             path,
