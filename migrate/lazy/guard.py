@@ -211,7 +211,10 @@ class Guard:
                 self._wait()
         except Exception as error:  # noqa: BLE001  whatever it was: the memory is not safe any more
             self._lose(f"{type(error).__name__}: {error}")
-        self._end()
+        try:
+            self._end()
+        finally:
+            self.outcome.ended.set()  # whoever waits for it waits for nothing else
         for each in (self._listener, self._criu):
             if each is not None:
                 each.close()
