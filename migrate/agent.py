@@ -333,6 +333,7 @@ class Agent:
         self.wire.send("prepared", {"pid": pid, "steps": self.steps, "now": self._now()})
         self.steps.clear()
         deadline = time.monotonic() + float(self.reservation.get("patience", PATIENCE))
+        more = {"follows": True} if follows else {}
         try:
             frame = self.wire.receive(deadline=deadline)
             lost = self.hands.lost()
@@ -340,10 +341,10 @@ class Agent:
                 reason = lost or str(frame.header.get("reason", frame.kind))
                 raise MigrationFailed(id=held.facts["id"], phase="PREPARED", reason=reason, fix="")
         except BaseException as error:
-            if not group.let_go(self.store, held, str(error) or type(error).__name__):
+            if not group.let_go(self.store, held, str(error) or type(error).__name__, **more):
                 raise
         else:
-            if not group.let_go(self.store, held, **({"follows": True} if follows else {})):
+            if not group.let_go(self.store, held, **more):
                 raise MigrationFailed(
                     id=held.facts["id"], phase="PREPARED", reason="its group", fix=""
                 )

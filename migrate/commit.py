@@ -16,7 +16,7 @@ from ocimig.migrate.report import Report
 from ocimig.migrate.settling import SILENCE, ask, clean_up, in_doubt
 
 ASK_AGAIN = 1.0
-_APART = "not all that move together were given away"  # of an abort; a go carries it for nobody
+_APART = "not all that move together were given away, as far as is known here"
 
 
 def commit(move: Move) -> None:
@@ -34,10 +34,11 @@ def commit(move: Move) -> None:
     doubt = ""
     try:
         with move.progress.span("go to running"):
-            # nobody's `go` leaves before all that move together are given away
-            word = "go" if move.together is None or move.together.intended() else "abort"
-            permission = {"epoch": move.epoch, "migration": entry.migration}
-            move.wire.send(word, {**permission, "reason": _APART}, timeout=SILENCE)
+            if move.together is None or move.together.intended():
+                permission = {"epoch": move.epoch, "migration": entry.migration}
+                move.wire.send("go", permission, timeout=SILENCE)
+            else:  # perhaps one of the others was told to go all the same: the answer says
+                move.wire.send("abort", {"reason": _APART}, timeout=SILENCE)
             if move.following is not None:
                 _follow(move, move.following)
             answer = move.wire.expect("running", timeout=move.options.patience)
