@@ -7,18 +7,20 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ocimig.migrate import network
-from ocimig.migrate.failpoints import VARIABLE
+from ocimig.migrate.failpoints import PATIENCE, VARIABLE
 from ocimig_testkit import TOKEN, Host, HostPair, make_bundle, until
 
 pytestmark = [pytest.mark.root, pytest.mark.criu, pytest.mark.netns, pytest.mark.ssh]
 
 PORT = 5000
+SECONDS = 6  # that one side waits for another that may have been killed
 
 
 class Service:
@@ -84,6 +86,12 @@ class Two:
         found: list[Any] = json.loads(answer.out)
         return sorted(found, key=lambda each: str(each["id"]))
 
+    def crash(self, how: dict[str, Any]) -> int:
+        """Move them there, and let somebody be killed: the exit code."""
+        options = ("--remote-command", how["command"])
+        command = self.command(self.hosts.a, self.hosts.b, *options)
+        return self.hosts.a.ocimig(*command, code=None, env=how["env"], timeout=120).code
+
     def where(self) -> list[str]:
         """Where each runs."""
         return [each.where() for each in self.services]
@@ -94,13 +102,13 @@ class Two:
             each.answers()
 
     def busy(self) -> list[str]:
-        """Locks of migrations that a process of this host's holds: members that live."""
-        homes = (self.hosts.a.root / ".migrations").glob("[!.]*/lock")
-        return [str(path) for path in homes if _held(path)]
+        """Locks of migrations that a process holds: members and agents that live."""
+        homes = [host.root / ".migrations" for host in (self.hosts.a, self.hosts.b)]
+        return [str(path) for home in homes for path in home.glob("[!.]*/lock") if _held(path)]
 
     def settle(self) -> None:
         """What a person does after a crash: recover on both hosts, --resume where that says so."""
-        until(lambda: not self.busy(), "the members to end", 60)
+        until(lambda: not self.busy(), "members and agents to end", 60)
         for host in (self.hosts.b, self.hosts.a):
             host.ocimig("recover", code=None)
         for each in self.services:
@@ -119,7 +127,7 @@ class Two:
 
 
 def _held(lock: Path) -> bool:
-    with lock.open() as file:
+    with suppress(FileNotFoundError), lock.open() as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -165,6 +173,28 @@ def test_one_that_is_refused_keeps_the_other(two: Two) -> None:
     two.answer()
 
 
+Agents = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def impatient(hosts: HostPair) -> Agents:
+    """What to call both sides with, so that none waits long for one that was killed.
+
+    Only the first agent that is started has the failpoint.
+    """
+
+    def make(*, here: str = "", first: str = "") -> dict[str, Any]:
+        mark, script = hosts.directory / "first", hosts.directory / "agent"
+        script.write_text(
+            f"#!/bin/sh\nmkdir {mark} 2>/dev/null && export {VARIABLE}={first}\n"
+            f'export {PATIENCE}={SECONDS}\nexec ocimig "$@"\n'
+        )
+        script.chmod(0o755)
+        return {"command": str(script), "env": {VARIABLE: here, PATIENCE: str(SECONDS)}}
+
+    return make
+
+
 LEADER = [
     f"coordinator:{order}:{moment}"
     for order in ("begin", "freeze", "intend", "go")
@@ -180,10 +210,9 @@ MEMBER = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize("point", LEADER + MEMBER)
-def test_a_kill_here_leaves_both_in_one_place(two: Two, point: str) -> None:
+def test_a_kill_here_leaves_both_in_one_place(two: Two, impatient: Agents, point: str) -> None:
     """kill -9 of who leads, or of one member, at every boundary: both here, both there, or one command settles."""
-    hosts = two.hosts
-    hosts.a.ocimig(*two.command(hosts.a, hosts.b), code=None, env={VARIABLE: point}, timeout=120)
+    two.crash(impatient(here=point))
     two.settle()
 
 
@@ -193,43 +222,23 @@ AGENT = ["destination:RESERVED:after", "destination:SHIPPED:after", "destination
          "group:GO:before"]  # fmt: skip
 
 
-@pytest.fixture
-def first_agent(hosts: HostPair) -> Callable[[str], str]:
-    """A --remote-command by which only the first agent that is started has a failpoint."""
-
-    def make(point: str) -> str:
-        mark, script = hosts.directory / "first", hosts.directory / "agent"
-        script.write_text(
-            f'#!/bin/sh\nmkdir {mark} 2>/dev/null && export {VARIABLE}={point}\nexec ocimig "$@"\n'
-        )
-        script.chmod(0o755)
-        return str(script)
-
-    return make
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("point", AGENT)
-def test_a_kill_there_leaves_both_in_one_place(
-    two: Two, first_agent: Callable[[str], str], point: str
-) -> None:
+def test_a_kill_there_leaves_both_in_one_place(two: Two, impatient: Agents, point: str) -> None:
     """kill -9 of one agent at every boundary up to GO: both stay here."""
-    hosts = two.hosts
-    options = ("--remote-command", first_agent(point))
-    hosts.a.ocimig(*two.command(hosts.a, hosts.b, *options), code=None, timeout=120)
+    two.crash(impatient(first=point))
     two.settle()
     assert two.where() == ["a", "a"]
 
 
 @pytest.mark.parametrize("point", ["destination:GO:before", "destination:GO:after"])
 def test_one_that_dies_in_the_last_moment_is_not_lost(
-    two: Two, first_agent: Callable[[str], str], point: str
+    two: Two, impatient: Agents, point: str
 ) -> None:
     """Let go with its group and killed before it ran: it comes back, the other stays there; said with code 20."""
     hosts = two.hosts
-    options = ("--remote-command", first_agent(point))
-    answer = hosts.a.ocimig(*two.command(hosts.a, hosts.b, *options), code=None, timeout=120)
-    assert answer.code in (20, 21)
+    assert two.crash(impatient(first=point)) in (20, 21)
+    until(lambda: not two.busy(), "members and agents to end", 60)
     for host in (hosts.b, hosts.a):
         host.ocimig("recover", code=None)
     for each in two.services:
