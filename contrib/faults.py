@@ -117,6 +117,13 @@ def run(world: World, cases: list[Case], results: Path, seconds: float = 1e9) ->
     return outcomes
 
 
+def rows_of(results: Path | None) -> list[dict[str, Any]]:
+    """What ran already."""
+    if results is None or not results.exists():
+        return []
+    return [json.loads(line) for line in results.read_text().splitlines()]
+
+
 def summary(rows: list[dict[str, Any]]) -> str:
     """How many cases, of what kind, and how they ended."""
     cases = [row for row in rows if row["ended"] or row["problem"]]
@@ -154,7 +161,8 @@ def plan(world: World, wanted: argparse.Namespace) -> list[Case]:
     if missing := incomplete(places):
         raise SystemExit(f"never come by: {', '.join(missing)}")
     cases = places.sample() if wanted.sample else places.cases()
-    cases = [case for case in cases if wanted.only in str(case)]
+    done = {(row["place"], row["victim"], row["action"]) for row in rows_of(wanted.results)}
+    cases = [case for case in cases if wanted.only in str(case) and astuple(case) not in done]
     random.Random(1).shuffle(cases)
     return cases
 
@@ -167,7 +175,12 @@ def main() -> int:
     parser.add_argument("--sample", action="store_true", help="what the tests run")
     parser.add_argument("--list", action="store_true", help="name the cases, run none")
     parser.add_argument("--seconds", type=float, default=1e9, help="begin no case after so many")
-    parser.add_argument("--results", type=Path, default=None, help="a line of JSON for each case")
+    parser.add_argument(
+        "--results",
+        type=Path,
+        default=None,
+        help="a line of JSON for each case; what is in it is not run again",
+    )
     parser.add_argument("--plan", type=Path, default=None, help=argparse.SUPPRESS)
     wanted = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="faults") as work:
@@ -187,7 +200,7 @@ def main() -> int:
             world.close()
         if wanted.plan is not None:
             return 0
-        rows = [json.loads(line) for line in results.read_text().splitlines()]
+        rows = rows_of(results)
     print(summary(rows))
     return 1 if not rows or any(row["problem"] for row in rows) else 0
 

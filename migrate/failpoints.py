@@ -5,7 +5,8 @@
                                        latest): whoever watches may do anything meanwhile
     OCIMIG_FAILPOINT=every=<path>      do that at each place, the first time that it is come by; the
                                        file holds the process and the place
-    OCIMIG_PATIENCE=<seconds>          nothing waits longer for the other side; for tests of what is cut off
+    OCIMIG_PATIENCE=<seconds>          nothing waits longer for the other side, or with <share>% only that
+                                       part of it: for tests of what is cut off
 
     place    <side>:<point>, and for a frame also <side>:<record>/<point>: the first after that record
     side     source | destination | group | coordinator
@@ -33,8 +34,11 @@ _came_by: set[str] = set()
 
 
 def patience(seconds: float) -> float:
-    """So many seconds, or what the environment allows where that is less."""
-    return min(seconds, float(os.environ.get(PATIENCE) or seconds))
+    """So many seconds, or what the environment leaves of them."""
+    wanted = os.environ.get(PATIENCE, "")
+    if wanted.endswith("%"):
+        return seconds * float(wanted[:-1]) / 100
+    return min(seconds, float(wanted or seconds))
 
 
 def here(side: str, point: str) -> None:
