@@ -14,10 +14,11 @@ from typing import Any
 
 from ocimig import files, log
 from ocimig.criu_images import binary, features, options, rpc
+from ocimig.criu_images.errors import CriuDied, CriuFailed
 from ocimig.criu_images.image import CheckpointImage, Manifest
 from ocimig.errors import OcimigError
 from ocimig.files import Fd
-from ocimig.migrate import descriptors, journal, restore_request, stage
+from ocimig.migrate import descriptors, journal, restore_request, restore_room, stage
 from ocimig.migrate.errors import RestoreFailed
 from ocimig.migrate.external import External
 from ocimig.migrate.restore_network import RestoredNetwork
@@ -85,6 +86,7 @@ class Restoration:
         self.network: RestoredNetwork | None = None
         self.claimed = False
         self.settled = False
+        self.limited = False
         self.times: dict[str, float] = {}
         self.held = Held()
         self.sources = stage.Sources()
@@ -149,13 +151,14 @@ class Restoration:
 
     def _make_cgroup(self) -> None:
         assert self.state is not None
-        linux = self.spec.get("linux") or {}
+        linux = dict(self.spec.get("linux") or {})
+        linux["resources"] = restore_room.wide(linux.get("resources") or {})
         self.group = cgroups.open_cgroup(linux, self.id, systemd=self.wanted.systemd_cgroup)
         self.state.cgroups = self.group.facts()
         self.store.save(self.state, sync=False)
         self.group.create(0)
         self.state.cgroups = self.group.facts()
-        self.group.apply(linux.get("resources") or {})
+        self.group.apply(linux["resources"])
 
     def _start(self, facts: Mapping[str, Any]) -> None:
         group = self.group
@@ -206,6 +209,7 @@ class Restoration:
         with stage.put_root(self.state.rootfs) if readonly else nullcontext():
             self._call(self.session, self.sources.paths(externals))
         self.times["done"] = time.monotonic()
+        self._limit(restore_room.processor)
         self.network.unlock()
         self._show_times()
         return self.state
@@ -249,7 +253,13 @@ class Restoration:
                 os.unlink(log_path)
             except FileNotFoundError:
                 pass
-            session.call(request, notify=callbacks, watch=rpc.Watch(log_path))
+            try:
+                session.call(request, notify=callbacks, watch=rpc.Watch(log_path))
+            except (CriuDied, CriuFailed) as error:
+                # Without its memory the container was ended, and CRIU, which sat in its cgroup, with it.
+                if self.pages is not None and (lost := self.pages.outcome.reason):
+                    raise RestoreFailed(reason=f"its memory cannot come: {lost}") from error
+                raise
 
     def _serve_pages(self, work_path: str) -> None:
         """Be the server of lazy pages ourselves, unless somebody is that already."""
@@ -316,9 +326,22 @@ class Restoration:
         self.settled = True
 
     def end_criu(self) -> None:
-        """Wait for CRIU's process, which has done its work."""
+        """Wait for CRIU's process, which has done its work; the room that it had is taken back."""
         if self.session is not None:
             self.session.close()
+        if self.settled and not self.limited:
+            self.limited = True
+            self._limit(restore_room.exact)
+
+    def _limit(self, some: Callable[[Mapping[str, Any]], dict[str, Any]]) -> None:
+        """It runs: that a limit could not be set is nothing to kill it for."""
+        resources = some((self.spec.get("linux") or {}).get("resources") or {})
+        if self.group is None or not resources or not self.group.pids():
+            return  # it has ended already
+        try:
+            self.group.apply(resources, update=True)
+        except (OcimigError, OSError) as error:
+            log.error(f"container {self.id} runs with wider limits than its own: {error}")
 
     def take_master(self) -> int:
         """The master of the container's terminal (or -1), which is the caller's from now on."""
@@ -326,6 +349,7 @@ class Restoration:
         return master
 
     def _close(self) -> None:
+        self.end_criu()
         if self.session is not None:
             self.session.__exit__()
         if self.pages is not None and self.wanted.page_handler is None:
