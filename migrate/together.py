@@ -26,7 +26,8 @@ from ocimig.migrate.hands import Source
 from ocimig.migrate.interrupts import Interrupts
 from ocimig.migrate.member import Member
 from ocimig.migrate.move import MigrateOptions
-from ocimig.migrate.outcomes import IN_DOUBT, Outcome
+from ocimig.migrate.outcomes import IN_DOUBT, WARNINGS, Outcome
+from ocimig.migrate.progress import Event
 from ocimig.migrate.settling import Connect
 from ocimig.migrate.source import RealSource
 from ocimig.migrate.transport import Target
@@ -49,7 +50,7 @@ def together(
     hands: Callable[[], Source] = RealSource,
     connecting: Connect | None = None,
 ) -> list[Outcome]:
-    """Move all of them or none; `tell` hears of each as it ends."""
+    """Move all of them or none; `tell` hears of each as it ends, and of warnings, these in the members' processes."""
     return _Group(store, ids, target, options, tell, hands, connecting).run()
 
 
@@ -141,9 +142,15 @@ class _Group:
             member.tell(asdict(outcome))
 
     def _migrate(self, id: str, member: Member) -> Outcome:
+        def observe(event: Event) -> None:
+            """Of several only what a person should know is said, a line each."""
+            if "warning" in (event.kind, event.data.get("severity")):
+                fix = str(event.data.get("fix", ""))
+                self.tell(Outcome(id, self.target.host, "warning", WARNINGS, event.text, fix))
+
         try:
             report = engine.migrate(
-                self.store, id, self.target, self.options, hands=self.hands(),
+                self.store, id, self.target, self.options, observe, hands=self.hands(),
                 connecting=self.connecting, together=member,
             )  # fmt: skip
         except (OcimigError, OSError) as error:

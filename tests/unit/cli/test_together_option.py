@@ -45,6 +45,7 @@ def test_several_move_together(
         ["--together", "c1", "host2"],
         ["--together", "c1", "c1", "host2"],
         ["--together", "--resume", "c1"],
+        ["--together", "--progress", "json", "c1", "c2", "host2"],
         ["--together", "--post-copy", "c1", "c2", "host2"],
         ["--together", "--report", "x.html", "c1", "c2", "host2"],
     ],

@@ -21,6 +21,7 @@ from ocimig.migrate.interrupts import Interrupts
 from ocimig.migrate.member import Member
 from ocimig.migrate.move import MigrateOptions
 from ocimig.migrate.outcomes import Outcome
+from ocimig.migrate.progress import Event, Observer
 from ocimig.migrate.report import Report
 from ocimig.migrate.rounds import RoundPolicy
 from ocimig.migrate.transport import Target
@@ -46,10 +47,13 @@ class Stage:
         monkey.setattr(engine, "migrate", self.play)
 
     def play(
-        self, store: Store, id: str, target: Target, options: MigrateOptions, **more: Any
-    ) -> Report:
+        self, store: Store, id: str, target: Target, options: MigrateOptions,
+        observe: Observer, **more: Any,
+    ) -> Report:  # fmt: skip
         """The walk of a member, in its process. Notes what it reached."""
         member: Member = more["together"]
+        observe(Event("step", "PREFLIGHT", "look", 0.0))
+        observe(Event("warning", "PREFLIGHT", "hm", 0.0))
         interrupts = Interrupts()
         with interrupts:
             try:
@@ -208,6 +212,20 @@ def test_the_room_is_for_all_of_them(stage: Stage) -> None:
     assert {each.code for each in ended.values()} == {15}
     assert "no room for all of them" in ended["c1"].reason
     assert all(stage.reached(id) == ["looked"] for id in IDS)
+
+
+def test_warnings_are_told_and_steps_are_not(stage: Stage) -> None:
+    """By the process of each member, while it goes on."""
+    place = stage.directory / "said"
+
+    def tell(outcome: Outcome) -> None:
+        with place.open("a") as file:
+            file.write(f"{outcome.id} {outcome.outcome} {outcome.reason}\n")
+
+    together.together(stage.store, IDS, Target("host2"), replace(OPTIONS, dry_run=True), tell)
+    lines = place.read_text().splitlines()
+    assert sorted(line for line in lines if "warning" in line) == [f"{id} warning hm" for id in IDS]
+    assert len(lines) == 6
 
 
 def test_a_dry_run_is_of_all(stage: Stage) -> None:

@@ -43,8 +43,9 @@ def together(call: Call) -> int:
         raise _misuse(call, "--together takes two containers or more, then the host")
     if len(set(ids)) < len(ids):
         raise _misuse(call, "a container is named twice")
-    if call.text("report"):
-        raise _misuse(call, "--report draws one migration: it does not go with --together")
+    for name in ("report", "progress"):
+        if call.given(name):
+            raise _misuse(call, f"--{name} shows one migration: it does not go with --together")
     if call.flag("post-copy"):
         raise _misuse(
             call, "--post-copy could lose one of them alone: it does not go with --together"
