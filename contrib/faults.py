@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -149,8 +150,13 @@ def several(wanted: argparse.Namespace, cases: list[Case], work: Path, results: 
         argv = [sys.executable, __file__, "--plan", plan, "--results", results]
         argv += ["--seconds", str(wanted.seconds)]
         running.append(subprocess.Popen(argv, env=environment))
-    for each in running:
-        each.wait()
+    try:
+        for each in running:
+            each.wait()
+    finally:
+        for each in running:
+            each.terminate()
+            each.wait()
 
 
 def plan(world: World, wanted: argparse.Namespace) -> list[Case]:
@@ -183,6 +189,7 @@ def main() -> int:
     )
     parser.add_argument("--plan", type=Path, default=None, help=argparse.SUPPRESS)
     wanted = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the hosts are taken down before
     with tempfile.TemporaryDirectory(prefix="faults") as work:
         results = wanted.results or Path(work) / "results"
         world = World(Path(work))
