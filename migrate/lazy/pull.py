@@ -12,10 +12,11 @@ from contextlib import suppress
 from ocimig.errors import OcimigError
 from ocimig.migrate.errors import BrokenFrame, LinkLost
 from ocimig.migrate.lazy.handler import PageHandler, Source
+from ocimig.migrate.lazy.pieces import Piece, Pieces
 from ocimig.migrate.lazy.push import END, FOLLOW, HERE, LEFT, WANT
 from ocimig.migrate.memory import frames, spaces
 from ocimig.migrate.memory.held import Held
-from ocimig.migrate.memory.runs import PAGE, Run, merge, subtract
+from ocimig.migrate.memory.runs import PAGE, Run, merge, total
 from ocimig.migrate.wire import Frame, Wire
 
 
@@ -29,7 +30,7 @@ class Pull:
         self.failure = ""  # why not all of it came
         self.pages = 0
         self._held = held
-        self._missing: dict[int, list[Run]] = {}
+        self._missing: dict[int, Pieces] = {}
         self._announced = threading.Event()
         self._ended = threading.Event()
         self._closed = False
@@ -52,7 +53,13 @@ class Pull:
                 host=self._held.host, reason=self.failure or "it does not say what follows"
             )
         with self._lock:
-            return dict(self._missing)
+            return self._lacking()
+
+    def _lacking(self) -> dict[int, list[Run]]:
+        return {
+            pid: merge((piece.start, piece.end) for piece in pieces)
+            for pid, pieces in self._missing.items()
+        }
 
     def serve(
         self,
@@ -63,7 +70,7 @@ class Pull:
         """PageHandler.serve, with what has not come by now as what comes later."""
         with self._lock:
             self._handler = handler
-            handler.serve(spaces, hot, self._missing)
+            handler.serve(spaces, hot, self._lacking())
             if self.failure:
                 handler.fail(self.failure)
 
@@ -113,7 +120,11 @@ class Pull:
             space = spaces.check(frame.header.get("space"))
             if not spaces.is_process(space):
                 raise ValueError("only processes can wait for memory")
-            self._missing[spaces.number(space)] = frames.unpack_runs(frame.payload)
+            runs = frames.unpack_runs(frame.payload)
+            pieces = self._missing.setdefault(spaces.number(space), Pieces())
+            if (last := pieces.last()) and runs and runs[0][0] < last.end:
+                raise ValueError("a run begins before the one before it ends")
+            pieces.put(Piece(start, end, 0, start) for start, end in runs)
         except ValueError as error:
             raise BrokenFrame(host=wire.host, reason=f"{frame.kind}: {error}") from None
 
@@ -129,14 +140,19 @@ class Pull:
             raise BrokenFrame(host=wire.host, reason=f"{frame.kind}: {error}") from None
         pid = spaces.number(pages.space) if spaces.is_process(pages.space) else 0
         runs = merge((start, end) for start, end, _ in pages.entries)
-        if subtract(runs, self._missing.get(pid, [])):
-            # What the container has already is its own: nobody may write over it.
-            raise BrokenFrame(host=wire.host, reason="pages came that nobody lacks")
         with self._lock:
-            if self._closed:
-                raise LinkLost(host=wire.host, reason="nobody takes it any more")
-            self._held.hear(wire, frame)
-            self._missing[pid] = subtract(self._missing[pid], runs)
-            self.pages += sum(end - start for start, end in runs) // PAGE
+            lacking = self._missing.get(pid, Pieces())
+            taken = [piece for start, end in runs for piece in lacking.cut(start, end)]
+            try:
+                if sum(piece.end - piece.start for piece in taken) < total(runs):
+                    # What the container has already is its own: nobody may write over it.
+                    raise BrokenFrame(host=wire.host, reason="pages came that nobody lacks")
+                if self._closed:
+                    raise LinkLost(host=wire.host, reason="nobody takes it any more")
+                self._held.hear(wire, frame)
+            except BaseException:
+                lacking.put(taken)
+                raise
+            self.pages += total(runs) // PAGE
             if self._handler is not None:
                 self._handler.arrived(pid, runs)

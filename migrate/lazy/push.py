@@ -1,7 +1,7 @@
 """Post-copy, at the source: pages of a container that runs elsewhere already leave the frozen one it was.
 
     source                        destination
-    pages-left {space}, runs   →                       what is still here, once for every space
+    pages-left {space}, runs   →                       what is still here, of every space, in order
     pages-follow {}            →                       that is all; from here on:
     pages …                    →                       the rest, in order, as many as the link takes at once
     pages-ask {seq}            →  pages-taken {seq}    how long that takes says how much may be under way
@@ -35,6 +35,7 @@ CHUNK = 256 << 10  # bytes in a frame that nobody waits for
 AROUND = 64 << 10  # bytes sent around a page that somebody waits for
 _LEAST = 2 * CHUNK  # bytes under way
 _MOST = 32 << 20
+_RUNS = 1 << 17  # in one frame: half of what its payload may be
 _QUEUED = 0.01  # seconds a wanted page may stand behind others, beyond the way itself
 
 Left = Sequence[tuple[str, int, list[Run]]]  # space, host pid, runs
@@ -66,8 +67,10 @@ class Push:
         before = self._wire.sent
         try:
             for space, pieces in self._left.items():
-                runs = frames.pack_runs([(piece.start, piece.end) for piece in pieces])
-                self._wire.send(LEFT, {"space": space}, runs, timeout=self._silence)
+                runs = [(piece.start, piece.end) for piece in pieces]
+                for at in range(0, len(runs), _RUNS):
+                    payload = frames.pack_runs(runs[at : at + _RUNS])
+                    self._wire.send(LEFT, {"space": space}, payload, timeout=self._silence)
             self._wire.send(FOLLOW, timeout=self._silence)
             while any(self._left.values()) or self._under_way:
                 frame = self._wire.receive_now()

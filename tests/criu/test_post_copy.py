@@ -150,6 +150,26 @@ def test_all_memory_follows_while_the_container_runs(moved: Moved) -> None:
     assert not moved.lost
 
 
+def test_what_is_left_is_said_in_as_many_frames_as_it_takes(
+    moved: Moved, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Runs scattered over an address space, one a frame: each is waited for, and what lies between is not."""
+    monkeypatch.setattr(push, "_RUNS", 1)
+    middle = ADDRESS + 1000 * PAGE
+    runs = [(ADDRESS, middle), (middle + PAGE, RUN[1])]
+    work = Shy(moved.wire, [(SPACE, os.getpid(), runs)], silence=20)
+    thread, raised = _run(work)
+    assert moved.pull.missing(10) == {lazy_target.PID: runs}
+    moved.restore()
+    work.bold = True
+    for first, last in ((0, 1000), (1001, PAGES)):
+        moved.say(f"sum {first} {last}")
+        assert moved.hear() == moved.wanted(first, last)
+    thread.join(20)
+    assert not raised
+    assert moved.pull.pages == PAGES - 1
+
+
 def test_what_somebody_waits_for_comes_before_everything_else(moved: Moved) -> None:
     """A page in the middle, while nothing comes unasked; its neighbours come with it."""
     work = Shy(moved.wire, [(SPACE, os.getpid(), [RUN])], silence=20)

@@ -71,8 +71,9 @@ _MEMORY = (
            TEXT, "ACTION", choices=("abort", "stop", "throttle")),
     Option("--auto-converge", "slow it down in steps as long as it writes faster than memory travels",
            FLAG),
-    Option("--post-copy", "when it does not fit: freeze it, and let the rest follow while it runs there; "
-           "if either host or the link fails then, the container is lost", FLAG),
+    Option("--post-copy", "when it does not fit: freeze it, and let the rest of its memory follow while "
+           "it runs there; if that host or the link fails then, it ends there and is held here as it was "
+           "when it was frozen", FLAG),
     Option("--tracker", f"{_FOLLOW}; none leaves all of it to the freeze", TEXT, "NAME",
            choices=(*_TRACKERS, "none")),
     Option("--streams", "connections that carry memory (default: as many as pay)", NUMBER, "N"),
