@@ -29,7 +29,7 @@ sys.path[:0] = [str(HERE / "bench"), str(HERE.parent / "tests/support")]
 from stand import Client, HostPair, Load, Stand, compile_workload  # noqa: E402 - found through the above
 
 from ocimig.migrate import phases  # noqa: E402
-from ocimig_testkit.faults import Case, Faults, Outcome, Places, remember  # noqa: E402
+from ocimig_testkit.faults import BLINKS, STOP, Case, Faults, Outcome, Places, remember  # noqa: E402
 
 LOAD = Load(resident=8, dirty=200)
 SESSION = "OCIMIG_TEST_SESSION"  # the mark of what the kit makes: each process has its own
@@ -170,6 +170,9 @@ def plan(world: World, wanted: argparse.Namespace) -> list[Case]:
     done = {(row["place"], row["victim"], row["action"]) for row in rows_of(wanted.results)}
     cases = [case for case in cases if wanted.only in str(case) and astuple(case) not in done]
     random.Random(1).shuffle(cases)
+    when = {place: number for number, place in enumerate(places.living)}
+    early = when["source:FREEZE:before"]  # until then it just goes on here: the last to be run
+    cases.sort(key=lambda case: (when[case.place] < early, case.action in (STOP, BLINKS)))
     return cases
 
 
