@@ -184,13 +184,15 @@ class Faults:
         found: dict[str, int] = {}
         if source in here:
             found["source"] = source
-        for pid in descendants(here, source):
+        for pid in sorted(descendants(here, source)):
             if here[pid].name.startswith("criu") and not here[here[pid].parent].name.startswith(
                 "criu"
             ):
                 found["criu here"] = pid
             elif here[pid].name == "ssh":
-                found["ssh"] = pid
+                found.setdefault(
+                    "ssh", pid
+                )  # the first: the connection's own, which all else is on
         agents = [
             pid
             for pid, each in there.items()
