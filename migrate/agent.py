@@ -315,7 +315,9 @@ class Agent:
             with suppress(LinkLost, OSError):  # the blackout is over, the migration is not
                 self.wire.send("released", {"steps": self.steps, "now": self._now()})
             self.steps.clear()
-            if lost := self.hands.followed():
+            with self.wire.beating():
+                lost = self.hands.followed()
+            if lost:
                 self._lost(held, lost)
         held.write("RUNNING", pid=pid)
         with suppress(LinkLost, OSError):  # it runs here, whether anybody hears of it or not

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from ocimig.migrate.failpoints import VARIABLE
 from ocimig_testkit import Host, HostPair, until
 from ocimig_testkit.moving import Moving, agents
 
@@ -65,15 +66,16 @@ def test_what_does_not_fit_follows(moving: Moving) -> None:
     assert report["bytes"]["memory that followed"] > 1 << 20
 
 
-class Halted:
-    """A migration that stands in the middle of what follows: its handler there sends no more wants."""
+class Watched:
+    """A migration under way, whose events can be waited for."""
 
-    def __init__(self, moving: Moving, *extra: str) -> None:
-        argv = moving.stand.here.ocimig.command(*moving.command(), *extra)
+    def __init__(self, moving: Moving, **environment: str) -> None:
+        argv = moving.stand.here.ocimig.command(*moving.command())
         argv[argv.index("none")] = "json"
         self.process = subprocess.Popen(
-            argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+            argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env={**os.environ, **environment},
+        )  # fmt: skip
         self.lines: list[dict[str, Any]] = []
 
     def wait_for(self, text: str) -> None:
@@ -111,8 +113,8 @@ def test_a_link_that_breaks_while_memory_follows_ends_it_there_and_holds_it_here
     runs it any more, the command says 21 and why, and a person gets it back as it was."""
     moving.start(*PURE, resident=512, dirty=500)
     here, there, id = moving.stand.here, moving.stand.there, moving.stand.id
-    halted = Halted(moving)
-    halted.wait_for("memory follows")
+    watched = Watched(moving)
+    watched.wait_for("memory follows")
     if victim == "session":
         for pid in agents(there):
             os.kill(pid, signal.SIGKILL)
@@ -120,8 +122,8 @@ def test_a_link_that_breaks_while_memory_follows_ends_it_there_and_holds_it_here
         for pid in agent_processes(there):
             os.kill(pid, signal.SIGKILL)
     else:
-        halted.process.kill()
-    code, said = halted.end()
+        watched.process.kill()
+    code, said = watched.end()
     if victim == "command":
         answer = here.ocimig("migrate", "--resume", id, code=None, timeout=120)
         code, said = answer.code, answer.out + answer.err
@@ -137,6 +139,23 @@ def test_a_link_that_breaks_while_memory_follows_ends_it_there_and_holds_it_here
     assert status(here, id) == "running"
     assert here.ocimig.pid(id) == pid
     until(lambda: not handlers(there), "the page handler to end", 20, 0.1)
+
+
+def test_a_link_that_breaks_before_the_commit_costs_nothing(moving: Moving, tmp_path: Path) -> None:
+    """All is built there and its memory is on its way: it thaws here and has lost nothing."""
+    moving.start(*PURE, resident=128, dirty=500)
+    stop = tmp_path / "stop"
+    watched = Watched(moving, **{VARIABLE: f"source:PREPARED:before={stop}"})
+    until(stop.exists, "the destination to be prepared", 60, 0.01)
+    for pid in agents(moving.stand.there):
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: last_record(moving.stand.there) == "ABORTED", "it to give up there", 30, 0.05)
+    stop.unlink()
+    code, said = watched.end()
+    assert code == 20, said
+    assert "runs here" in said
+    assert status(moving.stand.there, moving.stand.id) == ""
+    moving.whole()
 
 
 def agent_processes(host: Host) -> list[int]:
