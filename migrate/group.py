@@ -142,16 +142,19 @@ def unprepared(store: Store, members: Sequence[str]) -> str:
         if entry is None or entry.phase != "PREPARED":
             return f"{each} is {entry.phase if entry else 'unknown'} there"
         facts = entry.facts
-        if not _lives(facts.get("agent"), facts.get("agent_start")):
+        agent = _process(facts.get("agent"), facts.get("agent_start"))
+        if agent is None or agent.ending:
             return f"the agent of {facts.get('id')} ended"
-        if facts.get("start_time") and not _lives(facts.get("pid"), facts["start_time"]):
+        restored = _process(facts.get("pid"), facts.get("start_time"))
+        if facts.get("start_time") and (restored is None or restored.ended):
             return f"what was restored of {facts.get('id')} ended"
     return ""
 
 
-def _lives(pid: object, start_time: object) -> bool:
+def _process(pid: object, start_time: object) -> proc.ProcStat | None:
+    """The process of that number, if it is still the one that began then."""
     stat = proc.stat(pid) if isinstance(pid, int) else None
-    return stat is not None and not stat.ended and stat.start_time == start_time
+    return stat if stat is not None and stat.start_time == start_time else None
 
 
 def prune(store: Store) -> None:
@@ -169,5 +172,6 @@ def prune(store: Store) -> None:
 
 def _prune(store: Store, register: Register) -> None:
     found = [journal.find(store, each) for each in register.members]
-    if all(entry is None or entry.ended for entry in found):
+    # without members it is being made just now
+    if found and all(entry is None or entry.ended for entry in found):
         files.remove_tree(register.home)

@@ -5,12 +5,15 @@ import os
 
 ZOMBIE = "Z"
 DEAD = "X"
+PF_EXITING = 0x4  # include/linux/sched.h: set before a process lets go of its files and locks
 
 
 class ProcStat:
     """The fields of /proc/PID/stat that are used here. `start_time` is in clock ticks since boot."""
 
-    __slots__ = ("comm", "pgrp", "pid", "ppid", "session", "start_time", "state", "threads", "tty")
+    __slots__ = (
+        "comm", "flags", "pgrp", "pid", "ppid", "session", "start_time", "state", "threads", "tty",
+    )  # fmt: skip
 
     def __init__(self, text: bytes) -> None:
         # comm is in parentheses and may hold any byte, parentheses and spaces too: the last ")" ends it
@@ -23,6 +26,7 @@ class ProcStat:
         self.pgrp = int(fields[2])
         self.session = int(fields[3])
         self.tty = int(fields[4])
+        self.flags = int(fields[6])
         self.threads = int(fields[17])
         self.start_time = int(fields[19])
 
@@ -33,6 +37,11 @@ class ProcStat:
         A main thread that ended before the others looks like a zombie; the process lives on.
         """
         return self.state in {ZOMBIE, DEAD} and self.threads <= 1
+
+    @property
+    def ending(self) -> bool:
+        """Whether its main thread ended or is about to: who gets a lock that it held sees it so."""
+        return self.ended or bool(self.flags & PF_EXITING)
 
 
 def stat(pid: int) -> "ProcStat | None":

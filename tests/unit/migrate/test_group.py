@@ -168,14 +168,17 @@ def test_a_register_stays_while_a_member_has_not_ended(store: Store) -> None:
 
 
 def test_what_is_no_register_is_left_alone(store: Store) -> None:
-    """The lock of a container called group-x, and a register that cannot be read."""
+    """The lock of a container called group-x, a register that cannot be read, one that is being made."""
     home = Path(journal.directory(store))
     home.mkdir()
     lock = home / ".group-x.lock"
     lock.touch()
+    made = home / f".group-{MEMBERS[0]}"
+    made.mkdir()
     damaged = home / f".group-{G}"
     damaged.mkdir()
     (damaged / "journal").write_text("no\n")
     group.prune(store)
     assert lock.exists()
     assert damaged.exists()
+    assert made.exists()

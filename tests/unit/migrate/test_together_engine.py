@@ -149,7 +149,7 @@ def test_both_arrive(pair: Pair) -> None:
     )
     given: list[str] = []
     pair.move()
-    assert pair.where() == ["there", "there"]
+    assert pair.where() == ["there", "there"], pair.ended
     assert pair.word() == "GO"
     assert given == ["COMMIT-INTENT"] * 2
     ends = {entry.phase for entry in journal.every(pair.worlds["c1"].near)}
@@ -171,7 +171,7 @@ def test_a_leader_that_is_gone_leaves_both_in_one_place(
     if order != "go" or who == IDS:
         assert where == ["here", "here"]
     if order in ORDERS[:3]:
-        assert all(isinstance(pair.ended[id], GroupTurnedBack) for id in who)
+        assert all(isinstance(pair.ended[id], GroupTurnedBack) for id in who), pair.ended
     assert recover.recover(pair.worlds["c1"].near) == []
 
 
@@ -217,15 +217,11 @@ def test_an_agent_that_died_before_the_word_turns_both_back(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both were given away, then nobody holds c2 there any more: c1 gets its go and is not let go."""
-    lives = group._lives
 
-    def killed() -> None:
-        entry = journal.find(pair.worlds["c1"].far, MIGRATIONS[1])
-        assert entry is not None
-        agent = entry.facts["agent"]
-        monkeypatch.setattr(group, "_lives", lambda pid, start: pid != agent and lives(pid, start))
+    def nobody(_pid: object, _start: object) -> None:
+        """No process of that number."""
 
-    pair.before["go"] = killed
+    pair.before["go"] = lambda: monkeypatch.setattr(group, "_process", nobody)
     pair.move()
     assert pair.word() == "ABORTED"
     assert pair.where() == ["here", "here"]

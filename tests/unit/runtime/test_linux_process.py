@@ -218,3 +218,14 @@ def test_the_boot_has_an_id() -> None:
     """It does not change between two looks."""
     assert len(proc.boot_id()) == 36
     assert proc.boot_id() == proc.boot_id()
+
+
+def test_a_process_that_is_about_to_end_is_seen_before_its_status_is() -> None:
+    """Its flags say so while it still looks as if it ran."""
+    line = "7 (a) b) R 1 7 7 0 -1 {} 0 0 0 0 0 0 0 0 20 0 1 0 42 0 0"
+    runs = proc.ProcStat(line.format(0x400100).encode())
+    ends = proc.ProcStat(line.format(0x400100 | proc.PF_EXITING).encode())
+    assert (runs.start_time, runs.comm) == (42, "a) b")
+    assert not runs.ending
+    assert ends.ending
+    assert not ends.ended
