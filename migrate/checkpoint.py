@@ -11,7 +11,6 @@ Whatever fails: the container runs on, its network is unlocked, and of the image
 import os
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from ocimig import files, log
 from ocimig.criu_images import binary, entries, features, image, options, rpc
@@ -20,12 +19,14 @@ from ocimig.criu_images.image import CheckpointImage, Manifest
 from ocimig.files import Fd
 from ocimig.migrate import descriptors, dump_request, external, mountinfo, netlock, tmpfs
 from ocimig.migrate.dump_request import CheckpointOptions
+from ocimig.migrate.foresee import foresee
 from ocimig.migrate.frozen import Frozen, nothing
 from ocimig.migrate.image_place import ImagePlace, full
 from ocimig.migrate.lazy import mark
 from ocimig.migrate.signals import Deferred
+from ocimig.migrate.standstill import TRIES, hopeless, let_go
 from ocimig.migrate.withholding import Memory, Withholding
-from ocimig.runtime import cgroups, lifecycle
+from ocimig.runtime import lifecycle
 from ocimig.runtime import state as facts
 from ocimig.runtime.cgroups import layout
 from ocimig.runtime.errors import Busy, NoSuchContainer
@@ -75,21 +76,6 @@ def checkpoint(
     return made
 
 
-def foresee(state: ContainerState, spec: Mapping[str, Any]) -> dict[str, Any]:
-    """The mounts and descriptors that a restore will need, as far as they can be known before the freeze."""
-    mounts = mountinfo.read(state.pid)
-    known = {mount.id for mount in mounts}
-    inside = [state.pid, *proc.descendants(state.pid)]
-    own = layout.own_paths(files.read(f"/proc/{state.pid}/cgroup"))
-    found, _ = external.decide(mounts, mountinfo.read(), spec, own)
-    return {
-        "streams": state.descriptors or descriptors.streams(state.pid),
-        "files": [file.to_json() for file in descriptors.host_files(inside, known, state.pid)],
-        "mounts": [mount.to_json() for mount in found],
-        "root_slave": any(mount.slave for mount in mounts if mount.target == "/"),
-    }
-
-
 class _Checkpoint:
     """One checkpoint in the making."""
 
@@ -109,6 +95,8 @@ class _Checkpoint:
         self.place = ImagePlace(wanted.image_path, wanted.work_path, wanted.parent_path)
         self.gone = False
         self.times: dict[str, float] = {}
+        self.hopeless = ""  # who cannot be stopped
+        self.warned = False  # whether before_freeze was called
         self.manifest = Manifest(id)
         self.undecided: list[mountinfo.Mount] = []
         self.mount_ids: set[int] = set()
@@ -127,11 +115,10 @@ class _Checkpoint:
 
             recover_lock.recover(self.store, self.state)
         program = binary.find()
-        with rpc.Session(program) as session, self.signals:
+        with self.signals:
             self.place.prepare()
             try:
-                self._start(session)
-                self._dump(session)
+                self._persist(program)
                 self._finish()
             except BaseException as error:
                 if not self._held() and not self.gone:  # else it may be all that is left of it
@@ -145,9 +132,30 @@ class _Checkpoint:
                     self.withholding.close()
         return self.place.final
 
+    def _persist(self, program: str) -> None:
+        """Dump, and begin again where a process was met that cannot be stopped just then."""
+        for left in reversed(range(TRIES)):
+            try:
+                with rpc.Session(program) as session:
+                    self._start(session)
+                    self._dump(session)
+                break
+            except CriuStuck as error:
+                if not self.hopeless or not left:
+                    raise
+                log.debug(f"once more: {error}")
+
+    def _impatient(self) -> str:
+        """Why CRIU should be waited for no longer."""
+        if "begin" in self.times and "stopped" not in self.times:
+            self.hopeless = hopeless(proc.descendants(self.state.pid))
+        return self.signals.impatient() or self.hopeless
+
     # -- before ---------------------------------------------------------------------------------
 
     def _start(self, session: rpc.Session) -> None:
+        self.times.clear()
+        self.hopeless = ""
         environment = binary.preload(dump=True)
         if self.memory is not None:
             self.withholding = Withholding(self.memory, self.place.work)
@@ -193,7 +201,7 @@ class _Checkpoint:
             request = session.request("SINGLE_PRE_DUMP" if self.wanted.pre_dump else "DUMP")
             asked.write(session.rpc, request.opts)
             log_path = os.path.join(self.place.work, LOG)
-            watch = rpc.Watch(log_path, self.place.partial.directory, stop=self.signals.impatient)
+            watch = rpc.Watch(log_path, self.place.partial.directory, stop=self._impatient)
             _remove(log_path)
             try:
                 session.call(request, notify=self._callbacks(), watch=watch)
@@ -252,7 +260,8 @@ class _Checkpoint:
         """CRIU is warm; the next thing it does is the freeze."""
         if self.lock is not None:
             self.lock.announce({"pid": self.state.pid, "paused": self.paused})
-        if self.wanted.before_freeze is not None:
+        if self.wanted.before_freeze is not None and not self.warned:
+            self.warned = True
             self.wanted.before_freeze()
         if self.withholding is not None:
             self.withholding.prepare([self.state.pid, *proc.descendants(self.state.pid)])
@@ -374,15 +383,9 @@ class _Checkpoint:
         return any(each["type"] == "network" and each.get("path") for each in entries)
 
     def _after_kill(self) -> None:
-        """CRIU died: the kernel let the processes go, but not their sockets, nor a v1 freezer."""
-        if self._held():
-            return
-        self._unlock()
-        group = cgroups.from_facts(self.state.cgroups) if self.state.cgroups else None
-        pids = group.pids() if group is not None else [self.state.pid]
-        netlock.clear_repair(pids)
-        if group is not None and group.frozen() and not self.paused:
-            group.thaw()
+        if not self._held():
+            self._unlock()
+            let_go(self.state, paused=self.paused)
 
 
 def _is_hosts(netns: int) -> bool:
