@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
@@ -14,13 +15,12 @@ from typing import Any
 import pytest
 
 from ocimig.migrate import network
-from ocimig.migrate.failpoints import PATIENCE, VARIABLE
+from ocimig.migrate.failpoints import VARIABLE
 from ocimig_testkit import TOKEN, Host, HostPair, make_bundle, until
 
 pytestmark = [pytest.mark.root, pytest.mark.criu, pytest.mark.netns, pytest.mark.ssh]
 
 PORT = 5000
-SECONDS = 15  # that one side waits for another that may have been killed
 
 
 class Service:
@@ -86,11 +86,12 @@ class Two:
         found: list[Any] = json.loads(answer.out)
         return sorted(found, key=lambda each: str(each["id"]))
 
-    def crash(self, how: dict[str, Any]) -> int:
-        """Move them there, and let somebody be killed: the exit code."""
-        options = ("--remote-command", how["command"])
-        command = self.command(self.hosts.a, self.hosts.b, *options)
-        return self.hosts.a.ocimig(*command, code=None, env=how["env"], timeout=120).code
+    def crash(self, agent: Path) -> int:
+        """Move them there with agents of which one is killed: the exit code."""
+        command = self.command(self.hosts.a, self.hosts.b, "--remote-command", str(agent))
+        answer = self.hosts.a.ocimig(*command, code=None, timeout=180)
+        assert agent.with_suffix(".killed").exists(), answer
+        return answer.code
 
     def where(self) -> list[str]:
         """Where each runs."""
@@ -108,7 +109,8 @@ class Two:
 
     def settle(self) -> None:
         """What a person does after a crash: recover on both hosts, --resume where that says so."""
-        until(lambda: not self.busy(), "members and agents to end", 60)
+        # an agent waits a minute for a link that broke while its container ran here
+        until(lambda: not self.busy(), "members and agents to end", 90)
         for host in (self.hosts.b, self.hosts.a):
             host.ocimig("recover", code=None)
         for each in self.services:
@@ -173,25 +175,25 @@ def test_one_that_is_refused_keeps_the_other(two: Two) -> None:
     two.answer()
 
 
-Agents = Callable[..., dict[str, Any]]
+Agents = Callable[[str], Path]
 
 
 @pytest.fixture
-def impatient(hosts: HostPair) -> Agents:
-    """What to call both sides with, so that none waits long for one that was killed.
+def mortal(hosts: HostPair) -> Agents:
+    """A --remote-command whose agent has a failpoint; beside it a file appears when one was killed.
 
     A failpoint of the group's is in both agents, for one of them comes by; any other in the first.
     """
 
-    def make(*, here: str = "", there: str = "") -> dict[str, Any]:
-        mark, script = hosts.directory / "first", hosts.directory / "agent"
-        once = "true" if there.startswith("group:") else f"mkdir {mark} 2>/dev/null"
+    def make(point: str) -> Path:
+        script = hosts.directory / "agent"
+        once = "true" if point.startswith("group:") else f"mkdir {script}.first 2>/dev/null"
         script.write_text(
-            f"#!/bin/sh\n{once} && export {VARIABLE}={there}\n"
-            f'export {PATIENCE}={SECONDS}\nexec ocimig "$@"\n'
+            f"#!/bin/sh\n{once} && export {VARIABLE}={point}\n"
+            f'ocimig "$@"\ncode=$?\n[ $code = 137 ] && : >{script}.killed\nexit $code\n'
         )
         script.chmod(0o755)
-        return {"command": str(script), "env": {VARIABLE: here, PATIENCE: str(SECONDS)}}
+        return script
 
     return make
 
@@ -211,9 +213,13 @@ MEMBER = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize("point", LEADER + MEMBER)
-def test_a_kill_here_leaves_both_in_one_place(two: Two, impatient: Agents, point: str) -> None:
+def test_a_kill_here_leaves_both_in_one_place(two: Two, point: str) -> None:
     """kill -9 of who leads, or of one member, at every boundary: both here, both there, or one command settles."""
-    two.crash(impatient(here=point))
+    hosts = two.hosts
+    command = two.command(hosts.a, hosts.b)
+    answer = hosts.a.ocimig(*command, code=None, env={VARIABLE: point}, timeout=120)
+    killed = str(-signal.SIGKILL)
+    assert str(answer.code) == killed if point in LEADER else f"status {killed}" in answer.out
     two.settle()
 
 
@@ -225,21 +231,19 @@ AGENT = ["destination:RESERVED:after", "destination:SHIPPED:after", "destination
 
 @pytest.mark.slow
 @pytest.mark.parametrize("point", AGENT)
-def test_a_kill_there_leaves_both_in_one_place(two: Two, impatient: Agents, point: str) -> None:
+def test_a_kill_there_leaves_both_in_one_place(two: Two, mortal: Agents, point: str) -> None:
     """kill -9 of one agent at every boundary up to GO: both stay here."""
-    two.crash(impatient(there=point))
+    two.crash(mortal(point))
     two.settle()
     assert two.where() == ["a", "a"]
 
 
 @pytest.mark.parametrize("point", ["destination:GO:before", "destination:GO:after"])
-def test_one_that_dies_in_the_last_moment_is_not_lost(
-    two: Two, impatient: Agents, point: str
-) -> None:
+def test_one_that_dies_in_the_last_moment_is_not_lost(two: Two, mortal: Agents, point: str) -> None:
     """Let go with its group and killed before it ran: it comes back, the other stays there; said with code 20."""
     hosts = two.hosts
-    assert two.crash(impatient(there=point)) in (20, 21)
-    until(lambda: not two.busy(), "members and agents to end", 60)
+    assert two.crash(mortal(point)) in (20, 21)
+    until(lambda: not two.busy(), "members and agents to end", 90)
     for host in (hosts.b, hosts.a):
         host.ocimig("recover", code=None)
     for each in two.services:
@@ -259,7 +263,7 @@ def test_who_leads_may_be_interrupted(two: Two) -> None:
             lambda: len([path for path in journals.glob("*/journal") if _precopy(path)]) == 2,
             "both to be on their way", 60, 0.001,
         )  # fmt: skip
-        process.send_signal(2)
+        process.send_signal(signal.SIGINT)
         said, _ = process.communicate(timeout=60)
     where = two.where()
     if process.returncode == 0:  # it was faster
