@@ -177,9 +177,12 @@ class SourceMemory:
             del self._has[space]
 
     def _arrived(self, work: Work) -> None:
-        """The far side has this."""
+        """The far side has this, but for what could not be read: of that it may have what was there before."""
         for space, (_, todo) in work.items():
             self._has[space] = union(self._has.get(space, []), todo)
+        for space, gone in self._sender.gone:
+            if space in self._has:
+                self._has[space] = subtract(self._has[space], gone)
         self._owed = {}
 
 

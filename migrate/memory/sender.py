@@ -16,7 +16,7 @@ from ocimig.migrate.memory import frames, spaces
 from ocimig.migrate.memory.digests import Digests
 from ocimig.migrate.memory.limit import Limit, memory_and_swap
 from ocimig.migrate.memory.reader import Reader
-from ocimig.migrate.memory.runs import PAGE, Run, merge, total
+from ocimig.migrate.memory.runs import PAGE, Run, merge, subtract, total
 from ocimig.migrate.memory.sift import sift
 from ocimig.migrate.memory.squeeze import Squeeze
 from ocimig.migrate.wire import Frame, Wire
@@ -148,9 +148,9 @@ class PageSender:
         self._streams: list[_Stream] = []
         self._seq = 0
         self._lost: list[tuple[str, int, list[Run]]] = []
+        self.gone: list[tuple[str, list[Run]]] = []  # what the last send() could not read
         self._after = after
-        # spaces that were read before
-        self._known: set[str] = set() if after is None else after._known
+        self._known: set[str] = set() if after is None else after._known  # spaces read before
         self._digests: dict[str, Digests] = {}
         self._lock = threading.Lock()
         self.reopen(streams)
@@ -166,8 +166,8 @@ class PageSender:
         before = time.monotonic()
         self._barrier()
         work = list(dirty)
-        pieces = _Shared(self._pieces(work))
-        sent = Sent()
+        self.gone = []
+        pieces, sent = _Shared(self._pieces(work)), Sent()
         try:
             self._run(lambda stream: self._send_all(stream, pieces, sent))
         except BaseException:
@@ -236,6 +236,8 @@ class PageSender:
             self._witness(piece.space, came, data[:read])
         done.read_bytes += read
         done.missing += (piece.size - read) // PAGE
+        if came is not piece.runs:
+            self.gone.append((piece.space, subtract(piece.runs, merge(came))))
         entries, size = sift(came, read, data, self._digests.get(piece.space))
         done.pages += size // PAGE
         if size != read:
@@ -297,9 +299,8 @@ class PageSender:
         found: dict[tuple[str, int], list[Run]] = {}
         for space, pid, runs in self._lost:
             found.setdefault((space, pid), []).extend(runs)
-        for stream in self._streams:
-            for _, piece in stream.unconfirmed:
-                found.setdefault((piece.space, piece.pid), []).extend(piece.runs)
+        for piece in (each for stream in self._streams for _, each in stream.unconfirmed):
+            found.setdefault((piece.space, piece.pid), []).extend(piece.runs)
         return [(space, pid, merge(runs)) for (space, pid), runs in found.items()]
 
     def reopen(self, streams: Sequence[Wire]) -> None:
