@@ -3,6 +3,7 @@
 What is in doubt stays held: only the other host's word, or a person's, decides that (`settle`).
 """
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,6 +23,7 @@ from ocimig.migrate.move import MigrateOptions
 from ocimig.migrate.report import Report
 from ocimig.migrate.settling import Connect
 from ocimig.migrate.source import RealSource
+from ocimig.migrate.traces import discard_images
 from ocimig.migrate.transport import Target, connect
 from ocimig.runtime.store import Store
 
@@ -51,7 +53,10 @@ def recover(store: Store, ids: tuple[str, ...] = ()) -> list[Recovered]:
     doubtful: set[str] = set()
     for entry in journal.every(store):
         id = str(entry.facts.get("id"))
-        if entry.ended or (ids and id not in ids):
+        if ids and id not in ids:
+            continue
+        if entry.ended:
+            _sweep(entry)
             continue
         done = _source(store, entry) if entry.side == "source" else _destination(store, entry)
         found.append(done)
@@ -61,6 +66,13 @@ def recover(store: Store, ids: tuple[str, ...] = ()) -> list[Recovered]:
         if id not in doubtful and (not ids or id in ids):
             found += _container(store, id)
     return found
+
+
+def _sweep(entry: Journal) -> None:
+    """Remove what a process that was killed after its last record left; nothing while one still works."""
+    with suppress(OSError), entry.lock():
+        discard_images(entry)
+        entry.clear(keep="criu")
 
 
 def _source(store: Store, entry: Journal) -> Recovered:
