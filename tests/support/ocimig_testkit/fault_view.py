@@ -112,24 +112,24 @@ class Watch:
 
 
 def open_ends(host: Host) -> list[str]:
-    """Processes of a host that still work on a migration."""
-    own = {each.pid for each in (host.holder, host.daemon) if each is not None}
-    return [
-        f"process {pid}: {each.name}"
-        for pid, each in look(host).items()
-        if pid not in own and each.name != WORKLOAD and not each.name.startswith("sshd")
-    ]
-
-
-def leftovers(host: Host, id: str) -> list[str]:
-    """What of a container is on a host: processes, state, files, interfaces, cgroups, mounts, rules."""
+    """What a host still has of migrations beside the container: processes, and files but for their journals."""
     own = {each.pid for each in (host.holder, host.daemon) if each is not None}
     # sshd learns of the end of a connection that was cut by itself, in its own time
     found = [
         f"process {pid}: {each.name}"
         for pid, each in look(host).items()
-        if pid not in own and not each.name.startswith("sshd")
+        if pid not in own and each.name != WORKLOAD and not each.name.startswith("sshd")
     ]
+    kept = {"journal", "criu"}
+    for home in (host.root / ".migrations").glob("[!.]*"):
+        found += [f"of a migration: {path}" for path in home.iterdir() if path.name not in kept]
+    return found
+
+
+def leftovers(host: Host, id: str) -> list[str]:
+    """What of a container is on a host: processes, state, files, interfaces, cgroups, mounts, rules."""
+    running = [pid for pid, each in look(host).items() if each.name == WORKLOAD]
+    found = [f"process {pid}: the container's" for pid in running] + open_ends(host)
     found += [f"state {path.name}" for path in host.root.glob("[!.]*")]
     found += [f"bundle {path}" for path in host.bundles.iterdir()]
     if found:
@@ -141,9 +141,6 @@ def leftovers(host: Host, id: str) -> list[str]:
     mounts = Path(f"/proc/{host.holder.pid}/mountinfo").read_text().splitlines()
     found += [f"mount {line.split()[4]}" for line in mounts if id in line or "/srv/" in line]
     found += [f"rule {line}" for line in host.run("nft", "list", "ruleset").splitlines()]
-    kept = {"journal", "criu"}
-    for home in (host.root / ".migrations").glob("[!.]*"):
-        found += [f"of a migration: {path}" for path in home.iterdir() if path.name not in kept]
     return found
 
 

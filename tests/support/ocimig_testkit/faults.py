@@ -12,7 +12,7 @@ import shlex
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -301,7 +301,8 @@ class Faults:
         if watch.two:
             raise Wrong(f"two copies ran at once: {watch.two}")
         idle = self.stand.there
-        self._tidy(idle, how)
+        self._tidy(idle, how, lambda: leftovers(idle, self.stand.id))
+        self._tidy(self.stand.here, how, lambda: open_ends(self.stand.here))
         self._whole(outcome)
         if not outcome.why_not:
             outcome.ended = f"{how}, it runs {'here' if place == here.name else 'there'}"
@@ -338,19 +339,18 @@ class Faults:
         found = self._runs()
         return found[0] if len(found) == 1 else ""
 
-    def _tidy(self, idle: Host, how: str) -> None:
-        """Nothing of it on the other host; where its agent was killed, `recover` there does that."""
-        left = leftovers(idle, self.stand.id)
+    def _tidy(self, host: Host, how: str, left: Callable[[], list[str]]) -> None:
+        """Nothing is left on a host; where an agent was killed, `recover` there sees to that."""
         end = time.monotonic() + GONE
-        recovered = False
-        while left and time.monotonic() < end:
-            if not recovered and not any(line.startswith("process") for line in left):
-                idle.ocimig("recover", code=None)
-                recovered = True
+        said = ""
+        found = left()
+        while found and time.monotonic() < end:
+            if not any(line.startswith("process") for line in found):
+                said = str(host.ocimig("recover", code=None))
             time.sleep(0.1)
-            left = leftovers(idle, self.stand.id)
-        if left:
-            raise Wrong(f"{how}; left on host {idle.name}: " + "; ".join(left))
+            found = left()
+        if found:
+            raise Wrong(f"{how}; left on host {host.name}: {'; '.join(found)}; {said}")
 
     def _whole(self, outcome: Outcome) -> None:
         """Connection, memory, state, and nothing that slows it down or holds its packets back."""
@@ -361,7 +361,6 @@ class Faults:
         state = here.ocimig.state(self.stand.id)
         if state["status"] != "running":
             raise Wrong(f"it is {state['status']} on host {here.name}")
-        until(lambda: not open_ends(here), f"the agent on host {here.name} to end", GONE, 0.05)
         held = allowance(self.stand)
         if held != self.baseline:
             raise Wrong(f"it is not as it was: {json.dumps(held)}, not {json.dumps(self.baseline)}")
