@@ -24,6 +24,8 @@ from ocimig_testkit.runner import Ocimig, program
 from ocimig_testkit.session import TOKEN
 from ocimig_testkit.waiting import until
 
+_UNIFIED = Path("/sys/fs/cgroup")  # of version 2 only, when it has controllers itself
+
 
 def _do(*argv: str) -> None:
     subprocess.run(argv, check=True, stdin=subprocess.DEVNULL, capture_output=True)
@@ -84,18 +86,19 @@ class Host:
         """Its mount namespace, held open by a process, and its cgroups; `enter` goes into all."""
         joining = []
         for cgroup in own_cgroups():
-            place = cgroup / self.namespace
+            unified = (_UNIFIED / "cgroup.controllers").exists()
+            # version 2: a cgroup with processes, as ours, can have none with limits below
+            beside = cgroup.parent if unified and cgroup != _UNIFIED else cgroup
+            place = beside / self.namespace
             place.mkdir()
+            self.cgroups.append(place)
             for name in ("cpuset.cpus", "cpuset.mems"):
                 if (cgroup / name).exists() and (place / name).exists():
                     (place / name).write_text((cgroup / name).read_text())
-            if (cgroup / "cgroup.controllers").exists() and cgroup == Path("/sys/fs/cgroup"):
-                place /= (
-                    "host"  # version 2: a cgroup with processes can have none with limits below
-                )
+            if unified:
+                place /= "host"
                 place.mkdir()
             joining.append(f"echo $$ >{place}/cgroup.procs")
-        self.cgroups = [cgroup / self.namespace for cgroup in own_cgroups()]
         net = f"--net=/run/netns/{self.namespace}"
         setup = f"mount --bind {self.bundles} /srv && mount -t tmpfs tmpfs /run && mkdir /run/sshd"
         ready = self.directory / "ready"
