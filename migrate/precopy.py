@@ -161,6 +161,7 @@ def _round(move: Move, memory: Memory) -> RoundStats:
     """One round, over a new link when the old one breaks."""
     while True:
         try:
-            return memory.round()
+            with move.wire.beating():  # a look at very much memory may take long
+                return memory.round()
         except LinkLost as error:
             memory.reopen(move.connect_again(error))
