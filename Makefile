@@ -17,7 +17,7 @@ unexport PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .SUFFIXES:
 .DELETE_ON_ERROR:
-.PHONY: help setup dev init check format lint types test test-unit test-root test-criu conformance \
+.PHONY: help setup dev init check format lint types test test-unit test-root test-criu test-vm conformance \
   bench bench-migrate bench-startup faults demo docs man dist install uninstall clean
 
 help: ## this list
@@ -70,6 +70,11 @@ test-root: $(STAMP) init ## whole-program tests as root
 
 test-criu: $(STAMP) init ## checkpoint, restore and migration with CRIU
 	$(BIN)/python -m pytest tests/criu $(TESTARGS)
+
+test-vm: $(STAMP) init ## migration, trackers and limits in a virtual machine: cgroup v2, soft-dirty, netem
+	OCIMIG_PATIENCE=$${OCIMIG_PATIENCE:-1000%} contrib/vm-run $(VMARGS) -- $(BIN)/python -m pytest -p no:cacheprovider \
+	  tests/criu/test_follow.py tests/criu/test_migrate.py tests/system/test_trackers.py tests/system/test_throttle.py \
+	  tests/system/test_dirty_rate.py $(TESTARGS)
 
 conformance: $(STAMP) ## the whole-program tests against OCIMIG_RUNTIME=runc (or crun), to prove the tests
 	OCIMIG_RUNTIME=$${OCIMIG_RUNTIME:-runc} $(BIN)/python -m pytest tests/system $(TESTARGS)

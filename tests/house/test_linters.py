@@ -39,7 +39,14 @@ def test_the_types_of_the_tests_hold() -> None:
 
 
 @pytest.mark.parametrize(
-    "script", ["contrib/install-criu", "contrib/install-deps", "contrib/install-program", ".ci/run"]
+    "script",
+    [
+        "contrib/install-criu",
+        "contrib/install-deps",
+        "contrib/install-program",
+        "contrib/vm-run",
+        ".ci/run",
+    ],
 )
 def test_the_scripts_parse_and_are_executable(script: str) -> None:
     """bash reads them to the end without running them."""
