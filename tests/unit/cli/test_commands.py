@@ -226,7 +226,7 @@ def test_every_option_of_migrate_arrives(monkeypatch: pytest.MonkeyPatch, tmp_pa
     )  # fmt: skip
     assert target.accept_new
     names = {field.name for field in fields(options)} - {
-        "patience", "doubt", "assume_destination_dead",
+        "patience", "doubt", "reconnect", "assume_destination_dead",
     }  # fmt: skip
     assert _unset(options, names) == set()
     rules = {field.name for field in fields(options.policy)} - {"max_stalled"}
