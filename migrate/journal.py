@@ -19,6 +19,7 @@ from ocimig.migrate.errors import Fenced, JournalBroken, MigrationBusy
 from ocimig.runtime.store import Store, check_id
 
 VERSION = 1
+EMPTY = 3600.0  # seconds after which a journal without a record was never anybody's
 KEPT = 50  # ended journals that stay for whoever wants to know what happened
 _HEXADECIMAL = frozenset("0123456789abcdefTZ-")
 
@@ -260,7 +261,12 @@ class _ContainerClaim(files.Lock):
 
 def prune(store: Store, *, keep: int = KEPT) -> None:
     """Forget ended migrations, oldest first, beyond `keep`; the newest of each container stays."""
-    journals = every(store)
+    journals = []
+    for entry in every(store):
+        if entry.records:
+            journals.append(entry)
+        elif time.time() - os.stat(entry.home).st_mtime > EMPTY:
+            entry.remove()
     newest = {journal.facts.get("id"): journal.migration for journal in journals}
     old = [
         journal

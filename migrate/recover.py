@@ -52,6 +52,8 @@ def recover(store: Store, ids: tuple[str, ...] = ()) -> list[Recovered]:
     found: list[Recovered] = []
     doubtful: set[str] = set()
     for entry in journal.every(store):
+        if not entry.records:
+            continue  # whoever made it died before it did anything, or is about to begin
         id = str(entry.facts.get("id"))
         if ids and id not in ids:
             continue

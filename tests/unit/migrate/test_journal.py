@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ocimig.migrate import journal
+from ocimig.migrate import journal, recover
 from ocimig.migrate.errors import Fenced, JournalBroken, MigrationBusy
 from ocimig.runtime.store import Store
 
@@ -150,3 +150,16 @@ def test_old_ones_are_forgotten(store: Store, monkeypatch: pytest.MonkeyPatch) -
     begin(store, id="c2")
     journal.prune(store, keep=1)
     assert [entry.migration for entry in journal.every(store)] == ["3-a", "4-a", "5-a"]
+
+
+def test_a_journal_without_a_record_hinders_nobody(store: Store) -> None:
+    """Its maker died before the first line: recover passes over it, and in an hour it is gone."""
+    home = Path(journal.directory(store)) / journal.new_id()
+    home.mkdir(parents=True)
+    (home / "journal").touch()
+    assert recover.recover(store) == []
+    journal.prune(store)
+    assert home.exists()
+    os.utime(home, (0, 0))
+    journal.prune(store)
+    assert not home.exists()
