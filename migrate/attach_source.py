@@ -7,11 +7,10 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from types import TracebackType
-from typing import Self
 
 from ocimig import log
 from ocimig.migrate import failpoints
+from ocimig.migrate.closing import Closing
 from ocimig.migrate.errors import HostUnreachable, LinkLost, NotOurProtocol
 from ocimig.migrate.transport import Connection
 from ocimig.migrate.wire import Wire
@@ -50,7 +49,7 @@ def stream(
     return _attach(connection, argv, migration, STREAM, separate=separate, timeout=timeout)
 
 
-class Resumed:
+class Resumed(Closing):
     """The link again: the connection and the wire on it; leaving the `with` block closes both."""
 
     def __init__(self, connection: Connection, wire: Wire) -> None:
@@ -61,17 +60,6 @@ class Resumed:
         """Give both up."""
         self.wire.close()
         self.connection.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def resume(

@@ -13,9 +13,9 @@ Faults are answered from the moment CRIU has handed over a process, filling ahea
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from types import TracebackType
 
 from ocimig.files import Fd
+from ocimig.migrate.closing import Closing
 from ocimig.migrate.lazy.guard import Guard, Outcome, Source
 from ocimig.migrate.memory.runs import Run
 
@@ -29,7 +29,7 @@ def held(fd: int, runs: Sequence[Run], *, punch: bool = True) -> Source:
     return Source(fd, [(start, end, start) for start, end in runs], punch)
 
 
-class PageHandler:
+class PageHandler(Closing):
     """Serves one restore.
 
     `lost(reason)` has to kill the container; `want(pid, run)` has to have pages sent that somebody waits for.
@@ -97,17 +97,6 @@ class PageHandler:
         if not self._closed:
             self._closed = True
             self._guard.close()
-
-    def __enter__(self) -> "PageHandler":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _listen(directory: str) -> socket.socket:

@@ -1,14 +1,13 @@
 """Programs on this very host, for migrations between two state roots and for tests. Never uses a network."""
 
 from collections.abc import Mapping, Sequence
-from types import TracebackType
-from typing import Self
 
+from ocimig.migrate.closing import Closing
 from ocimig.migrate.errors import AgentMissing
 from ocimig.migrate.transport.process import ProcessChannel
 
 
-class LocalConnection:
+class LocalConnection(Closing):
     """Starts programs as children. `prefix` goes before every argv (ip netns exec …)."""
 
     def __init__(
@@ -38,14 +37,3 @@ class LocalConnection:
         """See Connection."""
         while self._channels:
             self._channels.pop().close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

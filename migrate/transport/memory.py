@@ -3,9 +3,8 @@
 import socket
 import threading
 from collections.abc import Callable, Sequence
-from types import TracebackType
-from typing import Self
 
+from ocimig.migrate.closing import Closing
 from ocimig.migrate.errors import LinkLost
 from ocimig.migrate.transport.process import Tail
 from ocimig.migrate.transport.stdio import lost_link, read_into, read_some, write_whole
@@ -71,7 +70,7 @@ class MemoryChannel:
 Program = Callable[[Sequence[str], MemoryChannel, Callable[[bytes], None]], int]
 
 
-class MemoryConnection:
+class MemoryConnection(Closing):
     """Runs `program(argv, its end, write to stderr)` in a thread for every channel."""
 
     def __init__(self, program: Program, *, host: str = "memory") -> None:
@@ -105,17 +104,6 @@ class MemoryConnection:
             channel.close()
         for thread in self._threads:
             thread.join(5.0)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def pair(*, host: str = "memory") -> tuple[MemoryChannel, MemoryChannel]:

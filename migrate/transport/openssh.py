@@ -12,11 +12,10 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from shlex import join
-from types import TracebackType
-from typing import Self
 
 from ocimig import files
 from ocimig.errors import OcimigError
+from ocimig.migrate.closing import Closing
 from ocimig.migrate.errors import (
     HostKeyRevoked,
     HostUnreachable,
@@ -61,7 +60,7 @@ def connect(target: Target) -> "OpensshConnection":
     return connection
 
 
-class OpensshConnection:
+class OpensshConnection(Closing):
     """A master process, and a process a channel."""
 
     def __init__(self, target: Target, program: str) -> None:
@@ -134,17 +133,6 @@ class OpensshConnection:
         if not text:
             text = master.stderr_tail()
         return explain(text, self._target, self._resolved)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class OpensshChannel(ProcessChannel):

@@ -4,10 +4,9 @@ import os
 import pwd
 from collections.abc import Iterator, Sequence
 from shlex import join
-from types import TracebackType
-from typing import Self
 
 from ocimig import log
+from ocimig.migrate.closing import Closing
 from ocimig.migrate.errors import (
     LinkLost,
     NeedsOpenssh,
@@ -221,7 +220,7 @@ def _keys(found: Settings, refusals: list[str]) -> "Iterator[tuple[str, paramiko
         agent.close()
 
 
-class SshConnection:
+class SshConnection(Closing):
     """Channels on one connection; `separate` ones each have their own."""
 
     def __init__(self, found: Settings, transport: "paramiko.Transport") -> None:
@@ -250,14 +249,3 @@ class SshConnection:
         while self._channels:
             self._channels.pop().close()
         self._transport.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
