@@ -7,7 +7,7 @@ COMMIT-INTENT is durable before `go` leaves, and after it only the destination's
 import time
 
 from ocimig.errors import OcimigError
-from ocimig.migrate import phases
+from ocimig.migrate import phases, settling
 from ocimig.migrate.errors import MigrationFailed, SourceLeftovers
 from ocimig.migrate.following import Following
 from ocimig.migrate.move import Move, remote_argv
@@ -15,7 +15,6 @@ from ocimig.migrate.phases import COMMIT, RUNNING
 from ocimig.migrate.report import Report
 from ocimig.migrate.settling import SILENCE, ask, clean_up, in_doubt
 
-ASK_AGAIN = 1.0
 _APART = "not all that move together were given away, as far as is known here"
 
 
@@ -85,7 +84,7 @@ def _settle_doubt(move: Move, reason: str) -> None:
         if final or time.monotonic() > until or move.interrupts.pending:
             why = reason if there == phases.LOST else verdict.reason
             raise in_doubt(move.entry, there, why)
-        time.sleep(ASK_AGAIN)
+        time.sleep(settling.ASK_AGAIN)
 
 
 def finish(move: Move) -> Report:

@@ -3,6 +3,7 @@
 What is in doubt stays held: only the other host's word, or a person's, decides that (`settle`).
 """
 
+import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -187,7 +188,7 @@ def _settle(
     with journal.claim_container(store, id):
         there = None
         if entry.phase == "COMMIT-INTENT":
-            there = settling.ask(entry, reach, argv)
+            there = _decision(entry, reach, argv, options.doubt)
         verdict = phases.settle(entry.phase, there)
         undecided = verdict.verdict in (phases.HELD, phases.WAIT)
         if undecided and options.assume_destination_dead and not _went(store, entry):
@@ -201,6 +202,17 @@ def _settle(
         if verdict.verdict == phases.THEIRS:
             return _theirs(store, entry, source)
         raise settling.in_doubt(entry, there, verdict.reason)
+
+
+def _decision(entry: Journal, reach: Connect, argv: list[str], patience: float) -> str | None:
+    """The destination's last record. One that answers and has not decided yet is asked again for a while."""
+    until = time.monotonic() + patience
+    while True:
+        there = settling.ask(entry, reach, argv)
+        undecided = phases.settle(entry.phase, there).verdict == phases.WAIT
+        if not undecided or time.monotonic() > until:
+            return there
+        time.sleep(settling.ASK_AGAIN)
 
 
 def abort(

@@ -16,6 +16,7 @@ from ocimig.migrate.wire import Wire
 from ocimig.runtime.store import Store
 
 SILENCE = failpoints.patience(20.0)  # seconds without a sign of life from the far side
+ASK_AGAIN = 1.0  # seconds between two questions what the destination decided
 
 Connect = Callable[[], Connection]
 

@@ -57,12 +57,16 @@ class Cut:
 
     def read(self, size: int, timeout: float | None = None) -> bytes:
         """See Channel."""
-        if self.seen == self.reads:
-            self.channel.close()
-            raise LinkLost(host=self.host, reason="cut")
+        self._end_after_reads()
         data = self.channel.read(size, timeout)
+        self._end_after_reads()  # it may have been cut while nothing had come
         self.seen += 1
         return data
+
+    def _end_after_reads(self) -> None:
+        if 0 <= self.reads <= self.seen:
+            self.channel.close()
+            raise LinkLost(host=self.host, reason="cut")
 
     def write(self, data: bytes | memoryview, timeout: float | None = None) -> None:
         """See Channel."""

@@ -9,7 +9,17 @@ from typing import Any
 import pytest
 
 from ocimig.errors import Interrupted, OcimigError
-from ocimig.migrate import agent, commit, engine, freeze, journal, phases, precopy, recover
+from ocimig.migrate import (
+    agent,
+    commit,
+    engine,
+    freeze,
+    journal,
+    phases,
+    precopy,
+    recover,
+    settling,
+)
 from ocimig.migrate.errors import (
     DestinationRuns,
     MigrationBusy,
@@ -21,7 +31,14 @@ from ocimig.migrate.errors import (
     SourceLeftovers,
 )
 from ocimig.migrate.progress import Event
-from ocimig_testkit.migration import OPTIONS, TARGET, FakeSource, Link, World
+from ocimig_testkit.migration import (
+    OPTIONS,
+    TARGET,
+    FakeDestination,
+    FakeSource,
+    Link,
+    World,
+)
 
 
 @pytest.fixture
@@ -139,7 +156,7 @@ def test_a_cut_at_any_frame_leaves_one_owner(
     direction: str, later: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The link is cut before every write and every read; at no time two copies run."""
-    monkeypatch.setattr(commit, "ASK_AGAIN", 0.02)
+    monkeypatch.setattr(settling, "ASK_AGAIN", 0.02)
     monkeypatch.setattr(agent, "LINGER", 0.2)
     for room in (commit, freeze, precopy):
         monkeypatch.setattr(room, "SILENCE", 3.0)
@@ -198,10 +215,10 @@ def test_a_container_in_doubt_cannot_be_migrated_again(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second command names the first one's migration; --abort cannot take back what runs there."""
-    monkeypatch.setattr(commit, "ASK_AGAIN", 0.02)
+    monkeypatch.setattr(settling, "ASK_AGAIN", 0.02)
     options = engine.MigrateOptions(patience=1.0, doubt=0.1)
     link = Link(world, monkeypatch, later=False)
-    link.reads = _read_of_running(world, monkeypatch)
+    _lose_running(link, monkeypatch)
     with pytest.raises(MigrationInDoubt):
         engine.migrate(world.near, "c1", TARGET, options, hands=FakeSource(world), connecting=link)
     link.settle()
@@ -218,34 +235,26 @@ def test_a_container_in_doubt_cannot_be_migrated_again(
         recover.resume(world.near, "c1", options, hands=FakeSource(world), connecting=link)
 
 
-def _read_of_running(world: World, monkeypatch: pytest.MonkeyPatch) -> int:
-    """The number of the read that brings `running`; the one after it brings `settled`."""
-    directory = world.directory / "counted"
-    directory.mkdir()
-    other = World(directory)
-    link = Link(other, monkeypatch)
-    seen: list[int] = []
-    original = FakeSource.kill
+def _lose_running(link: Link, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut the link when it is let run there, so that nobody here hears that it does."""
+    original = FakeDestination.release
 
-    def kill(self: FakeSource, state: Any) -> None:
+    def release(self: FakeDestination) -> None:
         assert link.channel is not None
-        seen.append(link.channel.seen)
-        original(self, state)
+        link.channel.reads = link.channel.seen
+        original(self)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(FakeSource, "kill", kill)
-        move(other, link)
-    return seen[0] - 1
+    monkeypatch.setattr(FakeDestination, "release", release)
 
 
 def test_an_operator_may_declare_the_destination_dead(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Held until the words are typed; then it runs here and the journal says why."""
-    monkeypatch.setattr(commit, "ASK_AGAIN", 0.02)
+    monkeypatch.setattr(settling, "ASK_AGAIN", 0.02)
     options = engine.MigrateOptions(patience=1.0, doubt=0.1)
     link = Link(world, monkeypatch, later=False)
-    link.reads = _read_of_running(world, monkeypatch)
+    _lose_running(link, monkeypatch)
     with pytest.raises(MigrationInDoubt):
         engine.migrate(world.near, "c1", TARGET, options, hands=FakeSource(world), connecting=link)
     link.settle()
@@ -256,6 +265,24 @@ def test_an_operator_may_declare_the_destination_dead(
     report = recover.resume(world.near, "c1", sure, hands=FakeSource(world), connecting=link)
     assert "assumed dead" in report.outcome
     assert world.running() == ["here"]
+
+
+def test_resume_waits_for_a_destination_that_is_about_to_decide(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It answers GO while its agent still works: the command asks again instead of giving up."""
+    monkeypatch.setattr(settling, "ASK_AGAIN", 0.02)
+    link = Link(world, monkeypatch, later=False)
+    _lose_running(link, monkeypatch)
+    with pytest.raises(MigrationInDoubt):
+        engine.migrate(world.near, "c1", TARGET, OPTIONS, hands=FakeSource(world), connecting=link)
+    link.settle()
+    answers = iter(["GO", "GO", "RUNNING"])
+    monkeypatch.setattr(settling, "ask", lambda *_: next(answers))
+    report = recover.resume(world.near, "c1", OPTIONS, hands=FakeSource(world), connecting=link)
+    assert report.outcome == "moved"
+    assert next(answers, "none") == "none"
+    assert world.running() == ["there"]
 
 
 def test_two_commands_cannot_migrate_one_container(

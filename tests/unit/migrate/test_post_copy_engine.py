@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from ocimig.errors import OcimigError
-from ocimig.migrate import agent, commit, engine, freeze, journal, precopy, recover
+from ocimig.migrate import agent, commit, engine, freeze, journal, precopy, recover, settling
 from ocimig.migrate.errors import MigrationFailed, MigrationInDoubt, RanWithoutMemory
 from ocimig.migrate.memory.runs import PAGE
 from ocimig.migrate.progress import Event
@@ -21,7 +21,7 @@ OPTIONS = engine.MigrateOptions(
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     """Two hosts; the container runs on the near one."""
-    monkeypatch.setattr(commit, "ASK_AGAIN", 0.02)
+    monkeypatch.setattr(settling, "ASK_AGAIN", 0.02)
     monkeypatch.setattr(agent, "LINGER", 0.2)
     for room in (commit, freeze, precopy):
         monkeypatch.setattr(room, "SILENCE", 3.0)
