@@ -297,7 +297,7 @@ class Agent:
         try:
             pid = self.hands.restore(self.store, held, request, self.receiver, on_restored)
         except BaseException as error:
-            if follows and (lost := self.hands.lost()):
+            if lost := self.hands.lost():
                 self._lost(held, lost)
             if held.phase != "GO":
                 raise
@@ -352,7 +352,7 @@ class Agent:
                 )
 
     def _lost(self, held: Journal, reason: str) -> None:
-        """Memory that was to follow can come no more. After GO only a person may run it anywhere."""
+        """Some of its memory is gone. After GO it may have run: only a person may run it anywhere."""
         if held.phase == "GO":
             self.hands.discard(self.store, held)
             held.write("LOST", reason=reason)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ocimig import files, jsonio, log
 from ocimig.files import Fd
-from ocimig.migrate import facts
+from ocimig.migrate import facts, restore_room
 from ocimig.migrate.errors import BrokenFrame, DirectoryNotEmpty
 from ocimig.migrate.far_memory import FarMemory
 from ocimig.migrate.hands import places
@@ -250,6 +250,14 @@ class RealDestination:
             return False
         status = proc.status(state.pid) or {}
         return int(status.get("SigBlk", "0"), 16) != _RESTORING
+
+    def adopt(self, store: Store, entry: Journal) -> None:
+        """See Destination."""
+        from ocimig.runtime import cgroups
+
+        id = str(entry.facts["id"])
+        group = cgroups.from_facts(store.load(id).cgroups)
+        restore_room.take_back(group, restore_room.exact, store.config(id), id)
 
     def discard(self, store: Store, entry: Journal) -> None:
         """See Destination."""

@@ -247,6 +247,10 @@ class Destination(Protocol):
         """Whether the container of this migration runs here."""
         ...
 
+    def adopt(self, store: Store, entry: Journal) -> None:
+        """It runs here and its agent is gone: what that would have done with it."""
+        ...
+
     def discard(self, store: Store, entry: Journal) -> None:
         """Remove everything the migration made here; may be done twice."""
         ...

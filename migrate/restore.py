@@ -333,15 +333,9 @@ class Restoration:
             self.limited = True
             self._limit(restore_room.exact)
 
-    def _limit(self, some: Callable[[Mapping[str, Any]], dict[str, Any]]) -> None:
-        """It runs: that a limit could not be set is nothing to kill it for."""
-        resources = some((self.spec.get("linux") or {}).get("resources") or {})
-        if self.group is None or not resources or not self.group.pids():
-            return  # it has ended already
-        try:
-            self.group.apply(resources, update=True)
-        except (OcimigError, OSError) as error:
-            log.error(f"container {self.id} runs with wider limits than its own: {error}")
+    def _limit(self, some: restore_room.Limits) -> None:
+        if self.group is not None:
+            restore_room.take_back(self.group, some, self.spec, self.id)
 
     def take_master(self) -> int:
         """The master of the container's terminal (or -1), which is the caller's from now on."""

@@ -84,6 +84,7 @@ def settle_there(store: Store, entry: Journal, deeds: Destination) -> bool:
                 return True
             follows = bool(entry.facts.get("follows"))  # and nobody is left who could bring it
             if entry.phase == "GO" and not follows and deeds.runs(store, entry):
+                deeds.adopt(store, entry)
                 entry.write("RUNNING", pid=entry.facts["pid"])
                 return True
             if entry.phase == "PREPARED":

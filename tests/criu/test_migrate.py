@@ -103,6 +103,12 @@ def traces(host: Host, service: Service) -> list[str]:
     return found
 
 
+def limits(host: Host, service: Service) -> list[str]:
+    """How many processes it may have."""
+    found = [path for top in host.cgroups for path in top.rglob(f"*{service.id}*/pids.max")]
+    return [path.read_text().strip() for path in found]
+
+
 def where(service: Service) -> list[str]:
     """The hosts on which it runs."""
     found = []
@@ -243,7 +249,9 @@ def boundaries() -> list[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("point", boundaries())
 def test_a_kill_at_any_record_leaves_one_owner(service: Service, point: str) -> None:
-    """kill -9 of either side at every journal boundary: one copy runs, or one command settles it."""
+    """kill -9 of either side at every journal boundary: one copy runs, or one command settles it. It has
+    its own limits then, not the wider ones of the restore."""
+    service.bundle.linux["resources"] = {"pids": {"limit": 7}}
     service.start()
     hosts = service.hosts
     side = point.split(":")[0]
@@ -268,7 +276,8 @@ def test_a_kill_at_any_record_leaves_one_owner(service: Service, point: str) -> 
         hosts.a.ocimig("migrate", "--resume", service.id, timeout=60)
     assert len(where(service)) == 1, hosts.a.ocimig("recover", code=None).out
     service.answers()
-    idle = hosts.b if where(service) == ["a"] else hosts.a
+    busy, idle = (hosts.a, hosts.b) if where(service) == ["a"] else (hosts.b, hosts.a)
+    until(lambda: limits(busy, service) == ["7"], "its own limit", 10)
     if idle is hosts.b:
         until(lambda: traces(hosts.b, service) == [], "the agent to give up", 30)
 

@@ -305,6 +305,10 @@ class FakeDestination:
         """See Destination."""
         return self.world.there == "running"
 
+    def adopt(self, store: Store, entry: Journal) -> None:
+        """See Destination."""
+        self.world.do("adopt")
+
     def discard(self, store: Store, entry: Journal) -> None:
         """See Destination."""
         self.world.do("discard", there="none")

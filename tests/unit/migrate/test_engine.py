@@ -211,6 +211,38 @@ def test_tasks_that_die_after_go_come_back_here(
     assert records(world)[1][-1] == "FAILED"
 
 
+def test_a_copy_that_ran_and_lost_memory_does_not_come_back_by_itself(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page handler there is gone for good after GO: it may have answered clients. Held, for a person."""
+    monkeypatch.setattr(settling, "ASK_AGAIN", 0.02)
+    original = FakeDestination.restore
+
+    def restore(self: FakeDestination, *arguments: Any) -> int:
+        original(self, *arguments)
+        world.do("handler died", there="none")
+        monkeypatch.setattr(FakeDestination, "lost", lambda _: "the page handler died")
+        raise OSError(5, "input/output error")
+
+    monkeypatch.setattr(FakeDestination, "restore", restore)
+    with pytest.raises(MigrationInDoubt, match="page handler died"):
+        move(world, Link(world, monkeypatch))
+    assert world.running() == []
+    assert world.here == "frozen"
+    assert records(world)[1][-1] == "LOST"
+
+
+def test_what_a_dead_agent_left_running_is_adopted(world: World) -> None:
+    """After GO its process runs: it is the migration's end, and what the agent had still to do is done."""
+    entry = journal.create(world.far, journal.new_id(), "destination", id="c1", epoch=1, images="")
+    for record in ("SHIPPED", "PREPARED", "GO"):
+        entry.write(record, pid=4242)
+    world.here, world.there = "frozen", "running"
+    assert settling.settle_there(world.far, entry, FakeDestination(world))
+    assert entry.phase == "RUNNING"
+    assert world.log == ["adopt"]
+
+
 def test_a_container_in_doubt_cannot_be_migrated_again(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
