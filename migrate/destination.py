@@ -256,8 +256,10 @@ class RealDestination:
         from ocimig.runtime import cgroups
 
         id = str(entry.facts["id"])
-        group = cgroups.from_facts(store.load(id).cgroups)
-        restore_room.take_back(group, restore_room.exact, store.config(id), id)
+        state = load(store, id)
+        if state is not None and _came_with(state, entry):
+            group = cgroups.from_facts(state.cgroups)
+            restore_room.take_back(group, restore_room.exact, store.config(id), id)
 
     def discard(self, store: Store, entry: Journal) -> None:
         """See Destination."""

@@ -59,7 +59,7 @@ def recover(store: Store, ids: tuple[str, ...] = ()) -> list[Recovered]:
         if ids and id not in ids:
             continue
         if entry.ended:
-            _sweep(entry)
+            _sweep(store, entry)
             continue
         done = _source(store, entry) if entry.side == "source" else _destination(store, entry)
         found.append(done)
@@ -71,9 +71,11 @@ def recover(store: Store, ids: tuple[str, ...] = ()) -> list[Recovered]:
     return found
 
 
-def _sweep(entry: Journal) -> None:
-    """Remove what a process that was killed after its last record left; nothing while one still works."""
+def _sweep(store: Store, entry: Journal) -> None:
+    """Do what a process that was killed after its last record had still to do; nothing while one still works."""
     with suppress(OSError), entry.lock():
+        if entry.side == "destination" and entry.phase == "RUNNING":
+            RealDestination().adopt(store, entry)
         discard_images(entry)
         entry.clear(keep="criu")
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from ocimig.migrate import network, phases
+from ocimig.migrate.failpoints import PATIENCE
 from ocimig.migrate.failpoints import VARIABLE as FAILPOINT
 from ocimig_testkit import TOKEN, Bundle, Host, HostPair, make_bundle, until
 
@@ -256,11 +257,11 @@ def test_a_kill_at_any_record_leaves_one_owner(service: Service, point: str) -> 
     hosts = service.hosts
     side = point.split(":")[0]
     options: list[str] = []
-    environment = {}
-    # An agent whose source died waits for it to come again: here not for a minute.
-    far = "env OCIMIG_PATIENCE=20%"
+    # Each side waits for the other one to come again: here not for a minute.
+    environment = {PATIENCE: "20%"}
+    far = f"env {PATIENCE}=20%"
     if side == "source":
-        environment = {FAILPOINT: point}
+        environment[FAILPOINT] = point
     else:
         far += f" {FAILPOINT}={point}"
     options += ["--remote-command", f"{far} ocimig"]

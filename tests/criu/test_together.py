@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from ocimig.migrate import network
-from ocimig.migrate.failpoints import VARIABLE
+from ocimig.migrate.failpoints import PATIENCE, VARIABLE
 from ocimig_testkit import TOKEN, Host, HostPair, make_bundle, until
 
 pytestmark = [pytest.mark.root, pytest.mark.criu, pytest.mark.netns, pytest.mark.ssh]
@@ -109,7 +109,6 @@ class Two:
 
     def settle(self) -> None:
         """What a person does after a crash: recover on both hosts, --resume where that says so."""
-        # an agent waits a minute for a link that broke while its container ran here
         until(lambda: not self.busy(), "members and agents to end", 90)
         for host in (self.hosts.b, self.hosts.a):
             host.ocimig("recover", code=None)
@@ -176,6 +175,9 @@ def test_one_that_is_refused_keeps_the_other(two: Two) -> None:
 
 
 Agents = Callable[[str], Path]
+HASTE = (
+    f"{PATIENCE}=20%"  # an agent waits a minute for a link that broke while its container ran here
+)
 
 
 @pytest.fixture
@@ -189,7 +191,7 @@ def mortal(hosts: HostPair) -> Agents:
         script = hosts.directory / "agent"
         once = "true" if point.startswith("group:") else f"mkdir {script}.first 2>/dev/null"
         script.write_text(
-            f"#!/bin/sh\n{once} && export {VARIABLE}={point}\n"
+            f"#!/bin/sh\nexport {HASTE}\n{once} && export {VARIABLE}={point}\n"
             f'ocimig "$@"\ncode=$?\n[ $code = 137 ] && : >{script}.killed\nexit $code\n'
         )
         script.chmod(0o755)
@@ -218,7 +220,7 @@ EVERY = 1 if os.environ.get("OCIMIG_WHOLE") else 3
 def test_a_kill_here_leaves_both_in_one_place(two: Two, point: str) -> None:
     """kill -9 of who leads, or of one member, at every boundary: both here, both there, or one command settles."""
     hosts = two.hosts
-    command = two.command(hosts.a, hosts.b)
+    command = two.command(hosts.a, hosts.b, "--remote-command", f"env {HASTE} ocimig")
     answer = hosts.a.ocimig(*command, code=None, env={VARIABLE: point}, timeout=120)
     killed = str(-signal.SIGKILL)
     assert str(answer.code) == killed if point in LEADER else f"status {killed}" in answer.out
