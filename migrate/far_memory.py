@@ -61,7 +61,8 @@ class FarMemory:
                     raise MemoryMissing(pages=total(missing) // PAGE, space=f"process {pid}")
                 wanted[pid] = []
                 if lazy.withheld:
-                    wanted[pid].append(held(self.held.open(space), lazy.withheld))
+                    zeros = self.held.zeros(space)
+                    wanted[pid].append(held(self.held.open(space), lazy.withheld, holes=zeros))
                 if lazy.present:  # CRIU calls these lazy too, and leaves them out
                     fd = opened.enter_context(Fd(os.open(lazy.pages, os.O_RDONLY | os.O_CLOEXEC)))
                     wanted[pid].append(Source(fd, lazy.present))

@@ -3,10 +3,12 @@
 import array
 import os
 import socket
+from collections.abc import Sequence
 from typing import Any
 
 from ocimig import jsonio
 from ocimig.migrate.lazy.pieces import Piece
+from ocimig.migrate.memory.runs import Run
 
 _LARGEST = 64 << 10
 _MOST = 64  # descriptors in one message
@@ -64,6 +66,11 @@ def table(pieces: "list[Piece]") -> int:
     return fd
 
 
+def runs_table(runs: "Sequence[Run]") -> int:
+    """The same of mere ranges."""
+    return table([Piece(start, end, 0, 0) for start, end in runs])
+
+
 def from_table(fd: int) -> list[Piece]:
     """The pieces that a table lists."""
     words = array.array("Q")
@@ -74,3 +81,8 @@ def from_table(fd: int) -> list[Piece]:
         offset += len(part)
     words.frombytes(data)
     return [Piece(*words[index : index + 4]) for index in range(0, len(words), 4)]
+
+
+def from_runs_table(fd: int) -> list[Run]:
+    """The ranges that a table lists."""
+    return [(piece.start, piece.end) for piece in from_table(fd)]

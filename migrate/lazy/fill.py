@@ -39,10 +39,18 @@ class Files:
         self._holes: dict[int, list[Run]] = {}  # file -> what had no data when it was added
         self._punched: set[int] = set()
 
-    def add(self, number: int, fd: int, pieces: Iterable[Piece], *, punch: bool) -> None:
+    def add(
+        self,
+        number: int,
+        fd: int,
+        pieces: Iterable[Piece],
+        *,
+        punch: bool,
+        holes: list[Run] | None = None,
+    ) -> None:
         """Map what the pieces need of a file; with `punch` it is given back as it gets into place.
 
-        The descriptor is ours from now on.
+        `holes` is where it has no data, if that is known. The descriptor is ours from now on.
         """
         parts: list[list[int]] = []
         for offset, size in sorted((piece.offset, piece.end - piece.start) for piece in pieces):
@@ -54,8 +62,10 @@ class Files:
             (offset, end, mapping.map_file(fd, offset, end - offset, writable=punch))
             for offset, end in parts
         ]
-        # Once for all: a search for the end of data goes through all of it.
-        self._holes[number] = [hole for offset, end in parts for hole in _holes(fd, offset, end)]
+        if holes is None:
+            # Once for all: a search for the end of data goes through all of it.
+            holes = [hole for offset, end in parts for hole in _holes(fd, offset, end)]
+        self._holes[number] = holes
         os.close(fd)
         if punch:
             self._punched.add(number)

@@ -12,8 +12,8 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ocimig import log
@@ -36,6 +36,7 @@ class Source:
     fd: int
     pieces: Sequence[tuple[int, int, int]]  # start, end (addresses), offset in the file
     punch: bool = False
+    holes: Sequence[Run] | None = None  # where it has no data; None: whoever needs that looks
 
 
 @dataclass(slots=True)
@@ -106,7 +107,7 @@ class Guard:
             }
             self._hot |= {pid: list(runs) for pid, runs in hot.items()}
             for pid, sources in spaces.items():
-                kept = [Source(os.dup(each.fd), each.pieces, each.punch) for each in sources]
+                kept = [replace(each, fd=os.dup(each.fd)) for each in sources]
                 self._sources[pid] = kept
         os.write(self._waker, b"s")  # the rest takes time that CRIU's start can be used for
 
@@ -166,15 +167,19 @@ class Guard:
             for index, source in enumerate(sources)
             for start, end, offset in source.pieces
         ]
-        with Fd(channels.table(pieces)) as table:
+        known = [source.holes for source in sources if source.holes is not None]
+        with ExitStack() as opened:
+            tables = [opened.enter_context(Fd(channels.table(pieces)))]
+            tables += [opened.enter_context(Fd(channels.runs_table(holes))) for holes in known]
             self._tell(
                 {
                     "do": "space",
                     "pid": pid,
                     "files": [pid << 8 | index for index in range(len(sources))],
                     "punch": [source.punch for source in sources],
+                    "holes": [source.holes is not None for source in sources],
                 },
-                [table, *(source.fd for source in sources)],
+                [*(source.fd for source in sources), *tables],
             )
         if pid in self._hot:
             self._tell_runs("hot", pid, self._hot[pid])
@@ -183,7 +188,7 @@ class Guard:
             self._tell_runs("later", pid, later)
 
     def _tell_runs(self, do: str, pid: int, runs: Sequence[Run]) -> None:
-        with Fd(channels.table([Piece(start, end, 0, 0) for start, end in runs])) as table:
+        with Fd(channels.runs_table(runs)) as table:
             self._tell({"do": do, "pid": pid}, [table])
 
     def _restart(self) -> None:

@@ -24,9 +24,11 @@ SOCKET = "lazy-pages.socket"  # criu/uffd.c: LAZY_PAGES_SOCK_NAME, in the work d
 __all__ = ["Outcome", "PageHandler", "Source", "held"]
 
 
-def held(fd: int, runs: Sequence[Run], *, punch: bool = True) -> Source:
-    """Pages in a file at the offset of their address."""
-    return Source(fd, [(start, end, start) for start, end in runs], punch)
+def held(
+    fd: int, runs: Sequence[Run], *, punch: bool = True, holes: Sequence[Run] | None = None
+) -> Source:
+    """Pages in a file at the offset of their address. `holes`, if known, are those of zeros, and all of them."""
+    return Source(fd, [(start, end, start) for start, end in runs], punch, holes)
 
 
 class PageHandler(Closing):

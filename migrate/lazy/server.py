@@ -1,7 +1,7 @@
 """The page handler itself: a process that puts memory where CRIU left it out. Never speaks to CRIU.
 
     guard                                   handler
-    space {pid, files, punch} table file…  →            where the pages of one address space lie
+    space {pid, files…} file… table…       →            where the pages of one address space lie
     task {serial, pid} uffd                →            one restored task; faults are answered from now on
     later {pid} table                      →            which of it is not there yet (post-copy)
     arrived {pid} table                    →            these places of its file are there now
@@ -111,22 +111,27 @@ class Server:
         elif do == "resume":
             self._resume()
         elif do == "hot":
-            self.hot[int(document["pid"])] = _runs(fds)
+            self.hot[int(document["pid"])] = _runs(fds[0])
         elif do == "later":
-            self._put_off(int(document["pid"]), _runs(fds))
+            self._put_off(int(document["pid"]), _runs(fds[0]))
         elif do == "arrived":
-            self._arrived(int(document["pid"]), _runs(fds))
+            self._arrived(int(document["pid"]), _runs(fds[0]))
         elif do == "fill":
             self._begin()
         elif do == "mark":
             self._mark = fds
 
     def _add_space(self, document: dict[str, Any], fds: list[int]) -> None:
-        with Fd(fds[0]) as table:
+        count = len(document["files"])
+        with Fd(fds[count]) as table:
             pieces = channels.from_table(table)
-        for number, fd, punch in zip(document["files"], fds[1:], document["punch"], strict=True):
+        tables = iter(fds[count + 1 :])
+        for number, fd, punch, known in zip(
+            document["files"], fds[:count], document["punch"], document["holes"], strict=True
+        ):
             mine = [piece for piece in pieces if piece.file == number]
-            self.files.add(number, fd, mine, punch=punch)
+            holes = _runs(next(tables)) if known else None
+            self.files.add(number, fd, mine, punch=punch, holes=holes)
         self.spaces[int(document["pid"])] = Pieces(pieces)
 
     def _put_off(self, pid: int, runs: list[Run]) -> None:
@@ -270,9 +275,9 @@ class Server:
         self._say({"did": "done", "serial": task.serial})
 
 
-def _runs(fds: list[int]) -> list[Run]:
-    with Fd(fds[0]) as table:
-        return [(piece.start, piece.end) for piece in channels.from_table(table)]
+def _runs(fd: int) -> list[Run]:
+    with Fd(fd) as table:
+        return channels.from_runs_table(table)
 
 
 def _release(task: Task, event: events.Event) -> None:

@@ -11,6 +11,7 @@ import resource
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import groupby
 
 import zstandard
 
@@ -20,7 +21,7 @@ from ocimig.migrate.memory import frames, spaces
 from ocimig.migrate.memory.frames import PRESENT, SAME, TOP, ZERO, Entry, Pages
 from ocimig.migrate.memory.limit import memory_and_swap
 from ocimig.migrate.memory.retained import Retained
-from ocimig.migrate.memory.runs import PAGE, Run, merge, subtract, total, union
+from ocimig.migrate.memory.runs import PAGE, Run, intersect, merge, subtract, total, union
 from ocimig.migrate.wire import Frame, Wire
 from ocimig.runtime.linux.fallocate import punch_hole
 
@@ -33,11 +34,12 @@ _STEP = 1 << 20
 class _Space:
     """One memfd and what is known of it. Its lists are guarded by the lock of Held."""
 
-    __slots__ = ("allocated", "candidates", "fd", "forgotten", "held", "log", "users")
+    __slots__ = ("allocated", "candidates", "fd", "forgotten", "held", "log", "users", "zeros")
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
         self.held: list[Run] = []
+        self.zeros: list[Run] = []  # of what is held: holes in the memfd
         self.candidates: list[
             Run
         ] = []  # bytes from an earlier stay, worth something once confirmed
@@ -52,6 +54,8 @@ class _Space:
             return
         taken, self.log = self.log, []
         self.held = union(self.held, merge((start, end) for start, end, _ in taken))
+        for zeros, others in _in_order(taken):
+            self.zeros = subtract(union(self.zeros, zeros), others)
         if self.candidates:
             gone = merge((start, end) for start, end, kind in taken if kind != SAME)
             self.candidates = subtract(self.candidates, gone)
@@ -149,8 +153,9 @@ class Held:
                 if self._allocated + total(runs) > self.limit:
                     raise ValueError(f"more than {self.limit} bytes of memory")
             with _memory_lasts(self.host):
-                _copy_runs(origin.fd, space.fd, runs)
+                copied = _copy_runs(origin.fd, space.fd, runs)
             self._note(space, [(start, end, ZERO) for start, end in runs])
+            self._note(space, [(start, end, PRESENT) for start, end in copied])
 
     def _plain(self, pages: Pages) -> memoryview:
         """The data, decompressed; never more than the header, which was checked, allows."""
@@ -197,6 +202,15 @@ class Held:
                 return []
             found.settle()
             return list(found.held)
+
+    def zeros(self, space: str) -> list[Run]:
+        """What of it is pages of zeros: holes in its memfd."""
+        with self._lock:
+            found = self._spaces.get(space)
+            if found is None:
+                return []
+            found.settle()
+            return list(found.zeros)
 
     def covers(self, space: str, runs: list[Run]) -> list[Run]:
         """What of these runs is not held."""
@@ -248,6 +262,7 @@ class Held:
                 found.settle()
                 outside = subtract(found.held, runs)
                 found.held = subtract(found.held, outside)
+                found.zeros = subtract(found.zeros, outside)
                 found.candidates = []
                 if not found.forgotten:
                     self._measure(found)
@@ -322,8 +337,21 @@ def _write(fd: int, entries: list[Entry], data: memoryview) -> None:
             punch_hole(fd, start, end)
 
 
-def _copy_runs(origin: int, fd: int, runs: list[Run]) -> None:
-    """Copy between two sparse files; what is a hole in one becomes one in the other."""
+def _in_order(taken: list[Entry]) -> Iterator[tuple[list[Run], list[Run]]]:
+    """(pages of zeros, others), so that what came later counts: at once, unless a page came as both."""
+    zeros = merge((start, end) for start, end, kind in taken if kind == ZERO)
+    others = merge((start, end) for start, end, kind in taken if kind != ZERO)
+    if not intersect(zeros, others):
+        yield zeros, others
+        return
+    for zero, group in groupby(taken, lambda entry: entry[2] == ZERO):
+        runs = merge((start, end) for start, end, _ in group)
+        yield (runs, []) if zero else ([], runs)
+
+
+def _copy_runs(origin: int, fd: int, runs: list[Run]) -> list[Run]:
+    """Copy between two sparse files; what is a hole in one becomes one in the other. The others."""
+    copied = []
     for start, end in runs:
         punch_hole(fd, start, end)
         at = start
@@ -334,9 +362,13 @@ def _copy_runs(origin: int, fd: int, runs: list[Run]) -> None:
                 if error.errno == errno.ENXIO:  # only a hole is left
                     break
                 raise
+            if at >= end:
+                break
             stop = min(end, os.lseek(origin, at, os.SEEK_HOLE))
+            copied.append((at, stop))
             while at < stop:
                 at += os.pwrite(fd, os.pread(origin, min(_STEP, stop - at), at), at)
+    return copied
 
 
 @contextmanager

@@ -69,6 +69,44 @@ def test_pages_of_zeros_take_no_memory(held: Held) -> None:
     assert held.covers("p1", [(BASE, BASE + PAGE)]) == []
 
 
+@given(
+    st.lists(
+        st.tuples(
+            st.lists(st.tuples(st.integers(0, 30), st.sampled_from([PRESENT, ZERO])), max_size=8),
+            st.booleans(),
+        ),
+        max_size=12,
+    )
+)
+def test_pages_of_zeros_are_the_holes(written: list[tuple[list[tuple[int, int]], bool]]) -> None:
+    """Whatever came in whichever order, and whenever somebody asked: what was not written since is a hole."""
+    made = Held(limit=16 << 20)
+    last: dict[int, int] = {}
+    for entries, asked in written:
+        kinds = dict(entries)
+        last |= kinds
+        for number, kind in sorted(kinds.items()):
+            made.take(frame([page(number, kind)], letters("a") if kind == PRESENT else b""))
+        if asked:
+            made.zeros("p1")
+    zeros = merge(page(number)[:2] for number, kind in last.items() if kind == ZERO)
+    assert made.zeros("p1") == zeros
+    for start, _ in zeros:
+        assert os.pread(made.fd("p1"), PAGE, start) == bytes(PAGE)
+    made.close()
+
+
+def test_a_copy_is_zero_where_its_origin_is(held: Held) -> None:
+    """What it was before does not count."""
+    held.take(frame([page(0), page(2), page(5)], letters(*"abc")))
+    held.take(frame([page(1, ZERO), page(3, ZERO), page(4, ZERO)]))
+    held.take(frame([page(0, ZERO), page(1), page(5)], letters(*"xy"), space="p2"))
+    runs = frames.pack_runs([(BASE, BASE + 5 * PAGE)])
+    held.take(Frame(frames.COPY, {"space": "p2", "from": "p1"}, runs))
+    assert held.zeros("p2") == [page(1)[:2], (BASE + 3 * PAGE, BASE + 5 * PAGE)]
+    assert read(held, 0, "p2") + read(held, 5, "p2") == letters("a", "y")
+
+
 def test_what_is_not_held_is_named(held: Held) -> None:
     """covers() says what is missing, of a known space and of an unknown one."""
     held.take(frame([page(1), page(2)], letters("a", "b")))
