@@ -2,7 +2,8 @@
 never reads memory itself.
 
     <directory>/withhold    "ocimigW1", u64 count, count times {u64 pid, u64 start, u64 end}; sorted
-    <directory>/withheld    any number of {u64 pid, u64 start, u64 end}, as CRIU asked; may overlap
+    <directory>/withheld    any number of {u64 pid, u64 start, u64 end}, as CRIU asked; may overlap. Whole ranges,
+                            also of pages that do not exist, where CRIU asks by PAGEMAP_SCAN
     <directory>/smaps-PID   what CRIU reads in place of /proc/PID/smaps, where there is one (haste.c)
 
 Little endian, addresses in bytes, ends exclusive, pids as the host counts them. A shared object (anonymous
@@ -77,7 +78,7 @@ class Withheld:
         _put(path, text)
 
     def read(self) -> dict[int, list[Run]]:
-        """What CRIU would have saved and did not: by host pid, sorted and disjoint. Raises BadImage."""
+        """What CRIU was not told of: by host pid, sorted and disjoint. Raises BadImage."""
         return {key: runs for key, runs in self._read().items() if not key & _SHARED}
 
     def read_shared(self) -> dict[int, list[Run]]:

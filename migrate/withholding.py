@@ -2,19 +2,24 @@
 Decides nothing about memory and reads none of it; `Memory` does.
 
     query-ext-files   every process stands still: Memory.withhold says which ranges CRIU shall leave out
-    (CRIU dumps)      the shared object in it (criu_images/preload/withhold.c) notes the pages it left out
+    (CRIU dumps)      the shared object in it (criu_images/preload/withhold.c) notes the ranges it left out,
+                      and we look meanwhile which pages there are in them
     post-dump         Memory.withheld is told exactly those, and they are entered in the images as lazy
 """
 
+import errno
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol, runtime_checkable
 
 from ocimig.criu_images import assemble
 from ocimig.criu_images.withheld import Withheld
+from ocimig.files import Fd
 from ocimig.migrate.mappings import Mappings
 from ocimig.migrate.memory.errors import MemoryUnaccounted
-from ocimig.migrate.memory.runs import PAGE, Run, merge, subtract
+from ocimig.migrate.memory.runs import PAGE, Run, intersect, merge, subtract
+from ocimig.migrate.trackers import maps
 from ocimig.runtime.linux import proc
 
 
@@ -56,6 +61,8 @@ class Withholding:
         self._files = Withheld(directory)
         self._tasks: dict[int, int] = {}
         self._mappings = Mappings()
+        self._aside = ThreadPoolExecutor(1, "present")
+        self._looking: Future[dict[int, list[Run]]] | None = None
         self.pages = 0  # left out, in all
 
     def environment(self) -> dict[str, str]:
@@ -75,15 +82,21 @@ class Withholding:
         shared: Mapping[int, Sequence[Run]] = {}
         if isinstance(self._memory, SharedMemory):
             shared = self._memory.withhold_shared(self._tasks)
-        self._files.write(
-            {pid: subtract(list(runs), stack_pages(pid)) for pid, runs in wanted.items() if runs},
-            shared,
-        )
+        ranges = {
+            pid: subtract(list(runs), stack_pages(pid)) for pid, runs in wanted.items() if runs
+        }
+        self._files.write(ranges, shared)
+        self._looking = self._aside.submit(_present, ranges)
 
     def settle(self, directory: str) -> None:
         """In post-dump. Raises MemoryUnaccounted."""
         self._mappings.start_to_confirm()
-        found = self._files.read()
+        assert self._looking is not None
+        there = self._looking.result()
+        found = {
+            pid: intersect(runs, there[pid]) if pid in there else runs
+            for pid, runs in self._files.read().items()
+        }
         strangers = set(found) - set(self._tasks)
         if strangers:
             raise MemoryUnaccounted(pid=min(strangers))
@@ -104,7 +117,24 @@ class Withholding:
 
     def close(self) -> None:
         """Remove the two files, whatever became of the dump."""
+        self._aside.shutdown()
         self._files.remove()
+
+
+def _present(ranges: Mapping[int, list[Run]]) -> dict[int, list[Run]]:
+    """Which pages there are; nothing where the kernel has no PAGEMAP_SCAN: then CRIU looks page by page, and
+    what was left out is noted so."""
+    found = {}
+    for pid, runs in ranges.items():
+        fd = maps.open_pagemap(pid)
+        if fd is not None:
+            with Fd(fd):
+                try:
+                    found[pid] = maps.present(fd, runs)
+                except OSError as error:
+                    if error.errno not in (errno.ENOTTY, errno.EINVAL):
+                        raise
+    return found
 
 
 def tasks(pids: Iterable[int]) -> dict[int, int]:

@@ -10,6 +10,7 @@ import os
 import re
 from functools import cache
 
+from ocimig.files import Fd
 from ocimig.migrate.memory.runs import Run, intersect, merge, subtract
 from ocimig.runtime.linux import memory, pagemap
 from ocimig.runtime.linux.pagemap import PAGE
@@ -36,7 +37,9 @@ _THERE = {
     "inverted": pagemap.PAGE_IS_PFNZERO,
     "anyof": pagemap.PAGE_IS_PRESENT | pagemap.PAGE_IS_SWAPPED,
 }
+_CONTENT = pagemap.PAGE_IS_PRESENT | pagemap.PAGE_IS_SWAPPED
 _ENTRIES_AT_ONCE = 1 << 18
+_STEP = 1 << 28
 
 
 class Maps:
@@ -138,6 +141,36 @@ def populated(fd: int, mappings: list[Run]) -> list[Run]:
         if error.errno not in {errno.ENOTTY, errno.EINVAL}:  # before Linux 6.7
             raise
     return there_by_entries(fd, mappings)
+
+
+def present(fd: int, runs: list[Run]) -> list[Run]:
+    """Exactly the pages that CRIU would save of these runs of anonymous mappings. Raises OSError as scan().
+
+    What is not there is asked for, and taken out: the kernel is quick to tell of few and long runs, and
+    each page of one costs it 20 ns. In steps, so that whoever wants to change the mappings gets in between.
+    """
+    found: list[Run] = []
+    for first, last in runs:
+        for start in range(first, last, _STEP):
+            end = min(start + _STEP, last)
+            without = pagemap.scan_all(fd, start, end, mask=_CONTENT, inverted=_CONTENT)
+            without += pagemap.scan_all(fd, start, end, anyof=_zero_or_guard())
+            found += subtract([(start, end)], merge((at, stop) for at, stop, _ in without))
+    return merge(found)
+
+
+@cache
+def _zero_or_guard() -> int:
+    """What CRIU does not save though it is there; as far as the kernel knows it."""
+    both = pagemap.PAGE_IS_PFNZERO | pagemap.PAGE_IS_GUARD
+    with Fd(os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)) as fd:
+        try:
+            pagemap.scan(fd, 0, PAGE, anyof=both)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # before Linux 6.15
+                raise
+            return pagemap.PAGE_IS_PFNZERO
+    return both
 
 
 def there_by_entries(fd: int, mappings: list[Run], bits: int = 0) -> list[Run]:
