@@ -1,7 +1,7 @@
 """How long a container will stand still: by what it is, and by what earlier migrations on this host took.
 
 A model says what each part of the blackout depends on (processes, threads, mappings, descriptors,
-sockets; bytes over bandwidth; round trips) on a machine that has nothing else to do, and how much slower
+sockets, a little on memory; bytes over bandwidth; round trips) on a machine that has nothing else to do, and how much slower
 this one is at the moment is measured (`strain`). Each migration leaves what it really took in
 `<root>/.migrations/.calibration.json`; the model's parts are then stretched to fit those, the latest, the
 most similar and those to the same host first. Never decides.
@@ -16,6 +16,7 @@ from typing import Any
 
 from ocimig import files, jsonio, log
 from ocimig.migrate import journal
+from ocimig.migrate.memory.runs import PAGE
 from ocimig.migrate.report import DELTA, DUMP, FILES, FREEZE, NETWORK, PARTS, RESTORE, WIRE
 from ocimig.runtime.linux import proc
 from ocimig.runtime.store import Store
@@ -27,15 +28,15 @@ _LIMITS = (0.2, 5.0)  # what one migration may stretch a part by: the rest was s
 _PRIOR = 0.3  # migrations that the bare model counts for
 _ELSEWHERE = 0.3  # what a migration to another host counts for
 
-# Milliseconds: always, and for each process, thread, mapping, descriptor and socket.
-_MODEL: dict[str, tuple[float, float, float, float, float, float]] = {
-    FREEZE: (1.5, 0.1, 0.05, 0.0, 0.0, 0.0),
-    DUMP: (16.0, 3.0, 0.3, 0.01, 0.05, 0.3),
-    FILES: (3.0, 0.0, 0.0, 0.0, 0.0, 0.0),
-    RESTORE: (35.0, 4.0, 0.3, 0.02, 0.05, 0.3),
-    NETWORK: (2.0, 0.0, 0.0, 0.0, 0.0, 0.0),
-    WIRE: (14.0, 0.0, 0.0, 0.0, 0.0, 0.0),
-    DELTA: (2.0, 0.0, 0.0, 0.0, 0.0, 0.0),
+# Milliseconds: always, and for each process, thread, mapping, descriptor, socket and GiB of memory.
+_MODEL: dict[str, tuple[float, float, float, float, float, float, float]] = {
+    FREEZE: (1.5, 0.1, 0.05, 0.0, 0.0, 0.0, 0.5),
+    DUMP: (18.0, 3.0, 0.3, 0.01, 0.05, 0.3, 6.0),
+    FILES: (3.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0),
+    RESTORE: (42.0, 4.0, 0.3, 0.02, 0.05, 0.3, 5.0),
+    NETWORK: (2.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0),
+    WIRE: (16.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0),
+    DELTA: (4.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0),
 }
 _ROUND_TRIPS = 2  # prepare → prepared, go → running
 _IMAGE = 24 << 10  # bytes of CRIU's images, and for each process
@@ -53,10 +54,12 @@ class Shape:
     mappings: int = 0
     descriptors: int = 0
     sockets: int = 0
+    memory: int = 0  # bytes that are nobody else's
 
-    def counts(self) -> tuple[int, int, int, int, int]:
+    def counts(self) -> tuple[float, ...]:
         """In the order of the model's columns."""
-        return (self.processes, self.threads, self.mappings, self.descriptors, self.sockets)
+        counted = (self.processes, self.threads, self.mappings, self.descriptors, self.sockets)
+        return (*counted, self.memory / (1 << 30))
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,8 +219,8 @@ def strain() -> float:
 
 
 def look(pids: Iterable[int]) -> Shape:
-    """Count the processes' threads, mappings, descriptors and sockets. Reads /proc only."""
-    processes = threads = mappings = descriptors = sockets = 0
+    """Count the processes' threads, mappings, descriptors, sockets and memory. Reads /proc only."""
+    processes = threads = mappings = descriptors = sockets = pages = 0
     for pid in pids:
         stat = proc.stat(pid)
         if stat is None or stat.ended:
@@ -226,12 +229,15 @@ def look(pids: Iterable[int]) -> Shape:
         threads += stat.threads
         try:
             mappings += files.read(f"/proc/{pid}/maps").count(b"\n")
+            _, resident, shared, *_ = map(int, files.read(f"/proc/{pid}/statm").split())
+            pages += resident - shared
             for name in os.listdir(f"/proc/{pid}/fd"):
                 descriptors += 1
                 sockets += os.readlink(f"/proc/{pid}/fd/{name}").startswith("socket:")
         except OSError:
             continue  # it ended, or closed one just now
-    return Shape(max(1, processes), max(1, threads), mappings, descriptors, sockets)
+    memory = max(0, pages) * PAGE
+    return Shape(max(1, processes), max(1, threads), mappings, descriptors, sockets, memory)
 
 
 def read(path: str) -> list[Sample]:
@@ -249,7 +255,7 @@ def read(path: str) -> list[Sample]:
 
 
 def _sample(each: Mapping[str, Any]) -> Sample:
-    counts = {spec.name: int(each["shape"][spec.name]) for spec in fields(Shape)}
+    counts = {spec.name: int(each["shape"].get(spec.name, 0)) for spec in fields(Shape)}
     situation = Situation(
         Shape(**counts),
         max(1.0, float(each.get("strain", 1))),
