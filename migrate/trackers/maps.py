@@ -40,6 +40,7 @@ _THERE = {
 _CONTENT = pagemap.PAGE_IS_PRESENT | pagemap.PAGE_IS_SWAPPED
 _ENTRIES_AT_ONCE = 1 << 18
 _STEP = 1 << 28
+_FEW = 4096  # regions: a thread of its own has no room for more yet, and getting it takes longer
 
 
 class Maps:
@@ -121,16 +122,32 @@ def there(fd: int, mappings: list[Run], *, also: int = 0, without: int = 0) -> l
 
 def written(fd: int, mappings: list[Run], *, protect: bool) -> list[Run]:
     """What was written in mappings that are registered, and with `protect` is watched again from here on."""
+    flags = pagemap.PM_SCAN_WP_MATCHING if protect else 0
+    return _written(fd, mappings, flags, pagemap.PAGE_IS_WPALLOWED, 0)[0]
+
+
+def written_or_strange(fd: int, mappings: list[Run]) -> tuple[list[Run], list[Run]]:
+    """What was written in mappings that are registered, and what there is in others, in one walk: there
+    every page counts as written."""
+    return _written(fd, mappings, 0, 0, pagemap.PAGE_IS_WPALLOWED)
+
+
+def _written(
+    fd: int, mappings: list[Run], flags: int, also: int, returned: int
+) -> tuple[list[Run], list[Run]]:
     if not mappings:
-        return []
+        return [], []
     found = pagemap.scan_all(
         *(fd, mappings[0][0], mappings[-1][1]),
-        flags=pagemap.PM_SCAN_WP_MATCHING if protect else 0,
-        mask=_THERE["mask"] | pagemap.PAGE_IS_WRITTEN | pagemap.PAGE_IS_WPALLOWED,
+        flags=flags,
+        mask=_THERE["mask"] | pagemap.PAGE_IS_WRITTEN | also,
         inverted=_THERE["inverted"],
         anyof=_THERE["anyof"],
+        returned=returned,
     )
-    return intersect(merge((start, end) for start, end, _ in found), mappings)
+    marked = [(start, end) for start, end, kind in found if kind == returned]
+    others = [(start, end) for start, end, kind in found if kind != returned]
+    return intersect(merge(marked), mappings), intersect(merge(others), mappings)
 
 
 def populated(fd: int, mappings: list[Run]) -> list[Run]:
@@ -153,8 +170,10 @@ def present(fd: int, runs: list[Run]) -> list[Run]:
     for first, last in runs:
         for start in range(first, last, _STEP):
             end = min(start + _STEP, last)
-            without = pagemap.scan_all(fd, start, end, mask=_CONTENT, inverted=_CONTENT)
-            without += pagemap.scan_all(fd, start, end, anyof=_zero_or_guard())
+            without = pagemap.scan_all(
+                fd, start, end, mask=_CONTENT, inverted=_CONTENT, regions=_FEW
+            )
+            without += pagemap.scan_all(fd, start, end, anyof=_zero_or_guard(), regions=_FEW)
             found += subtract([(start, end)], merge((at, stop) for at, stop, _ in without))
     return merge(found)
 

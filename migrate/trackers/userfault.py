@@ -188,13 +188,14 @@ class Userfault:
             followed = self._followed[pid]
             if fresh:
                 self._register(followed, mapped.areas)
-            runs = maps.written(fd, mapped.eligible, protect=not final)
-            strange = maps.there(fd, mapped.eligible, without=pagemap.PAGE_IS_WPALLOWED)
-            untracked: list[Run] = []
-            if strange and not final:
-                runs, untracked = self._adopt(followed, fd, mapped, runs, strange)
-            elif strange:
-                runs, untracked = union(runs, strange), strange
+            if final:
+                runs, untracked = maps.written_or_strange(fd, mapped.eligible)
+                runs = union(runs, untracked)
+            else:
+                runs = maps.written(fd, mapped.eligible, protect=True)
+                untracked = maps.there(fd, mapped.eligible, without=pagemap.PAGE_IS_WPALLOWED)
+                if untracked:
+                    runs, untracked = self._adopt(followed, fd, mapped, runs, untracked)
         except ProcessLookupError:  # PAGEMAP_SCAN: what we opened is not its address space any more
             raise _Gone from None
         finally:

@@ -102,6 +102,7 @@ def scan_all(
     anyof: int = 0,
     inverted: int = 0,
     returned: int = 0,
+    regions: int = 65536,
 ) -> "list[Region]":
     """`scan` from `start` to `end`, however many runs there are."""
     found: list[Region] = []
@@ -113,6 +114,7 @@ def scan_all(
             anyof=anyof,
             inverted=inverted,
             returned=returned,
+            regions=regions,
         )
         found += rows
     return found
