@@ -139,7 +139,7 @@ class NotOurProtocol(OcimigError):
     """What came from the other side is not ours."""
 
     message = "{host} did not answer as ocimig: {reason}"
-    hint = "see what it prints: ssh {host} true (login scripts must print nothing)"
+    hint = "see what it prints and how long it takes: ssh {host} true (login scripts must print nothing)"
     code = 14
 
 

@@ -119,7 +119,7 @@ class Wire:
             try:
                 data = self.channel.read(_CHUNK, _left(end))
             except TimeoutError:
-                raise self._stranger("it did not greet in time") from None
+                raise self._stranger("it did not greet in time: a slow login script?") from None
             if not data:
                 raise self._never_greeted()
             self._in += data
