@@ -2,40 +2,68 @@
 
 Of smaps CRIU uses each mapping's line and its flags (VmFlags); the kernel counts every page of it beside that,
 13 ms a GiB of 4 KiB pages. So the flags are read while the container runs; in the freeze only /proc/PID/maps,
-whose lines tell which mappings are the ones that were seen; and while the images travel the real smaps is read
-once more, to confirm. madvise(2) or mlock(2) of a whole mapping in the fraction of a second between would be
-found there, and undoes the freeze.
+whose lines tell which mappings are the ones that were seen. madvise(2) or mlock(2) of a whole mapping in the
+fraction of a second between leave no trace there. Where the kernel tells its own word of flags for each mapping
+(runtime/linux/vma_flags.py) equal words say that nothing changed; else the real smaps is read once more while
+the images travel, to confirm, and a change undoes the freeze.
 """
 
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
 
+from ocimig import log
 from ocimig.files import Fd
 from ocimig.migrate.memory.errors import MappingsChanged
+from ocimig.migrate.memory.runs import Run
 
 _IGNORED = (b"sd",)  # soft-dirty: set by any write
 _MARK = b"VmFlags: "
+_SOFT_DIRTY = 0x08000000  # include/linux/mm.h: VM_SOFTDIRTY, "sd"
+_NO_MAPPING = b"[vsyscall]"  # of the kernel, at the end of every process
+
+
+class Words(Protocol):
+    """The kernel's own flags: VmaFlags."""
+
+    def read(self, pid: int) -> Sequence[tuple[int, int, int]]:
+        """(start, end, flags) of every mapping. Raises OSError."""
+        ...
 
 
 class Mappings:
     """The mappings of all processes of one container."""
 
-    def __init__(self) -> None:
+    def __init__(self, words: Words | None = None) -> None:
+        self._words = words
         self._seen: dict[int, _Seen] = {}
-        self._used: dict[
-            int, list[bytes]
-        ] = {}  # flags that were given to CRIU, in order of address
+        # flags that were given to CRIU, in order of address, and have to be confirmed
+        self._used: dict[int, list[bytes]] = {}
         self._threads: list[threading.Thread] = []
         self._changed: list[int | BaseException] = []
 
     def look(self, pids: Iterable[int]) -> None:
         """Read the flags, before the freeze. A process that ends meanwhile is none."""
         for pid in pids:
+            before = self._now(pid)
             try:
-                self._seen[pid] = _Seen(_read(pid, "smaps"))
+                seen = self._seen[pid] = _Seen(_read(pid, "smaps"))
             except (FileNotFoundError, ProcessLookupError):
                 self._seen.pop(pid, None)
+                continue
+            if before == self._now(pid):
+                seen.words = before
+
+    def _now(self, pid: int) -> dict[Run, int]:
+        """The kernel's words by mapping; nothing where it does not tell."""
+        if self._words is None:
+            return {}
+        try:
+            return {(start, end): word for start, end, word in self._words.read(pid)}
+        except OSError as error:
+            log.debug(f"process {pid}: the flags of its mappings are confirmed by smaps: {error}")
+            return {}
 
     def texts(self, pids: Iterable[int]) -> dict[int, bytes]:
         """In the freeze: what CRIU shall read as smaps, of those processes of which everything is known."""
@@ -47,7 +75,8 @@ class Mappings:
             lines = _read(pid, "maps").splitlines()
             flags = seen.flags(lines)
             if flags is not None:
-                self._used[pid] = flags
+                if not seen.unchanged(lines, self._now(pid)):
+                    self._used[pid] = flags
                 text = [part for line, flag in zip(lines, flags, strict=True)
                         for part in (line, b"\n", _MARK, flag, b"\n")]  # fmt: skip
                 found[pid] = b"".join(text)
@@ -55,6 +84,8 @@ class Mappings:
 
     def start_to_confirm(self) -> None:
         """In the freeze, once CRIU is done with the processes: begin to read what is really there."""
+        if not self._used:
+            return
         thread = threading.Thread(target=self._compare, daemon=True)
         self._threads.append(thread)
         thread.start()
@@ -86,6 +117,7 @@ class _Seen:
         self._ranges = [
             (*_range(line), _backing(line), flags) for line, flags in self._by_line.items()
         ]
+        self.words: dict[Run, int] = {}  # at that moment, by mapping
 
     def flags(self, lines: list[bytes]) -> list[bytes] | None:
         """Of the mappings that these lines of /proc/PID/maps are; None where one was not seen."""
@@ -96,6 +128,30 @@ class _Seen:
                 for line, flags in zip(lines, found, strict=True)
             ]
         return None if None in found else [flags for flags in found if flags is not None]
+
+    def unchanged(self, lines: list[bytes], now: Mapping[Run, int]) -> bool:
+        """Whether these mappings have the flags that those had which were seen, by the kernel's own words."""
+        for line in lines:
+            if line.endswith(_NO_MAPPING):
+                continue
+            word, known = now.get(_range(line)), self._words_of(line)
+            if word is None or any((word ^ other) & ~_SOFT_DIRTY for other in known) or not known:
+                return False
+        return bool(self.words)
+
+    def _words_of(self, line: bytes) -> list[int]:
+        """Of the mapping as it was, or of those that were seen at a part of the place."""
+        if line in self._by_line:
+            ranges = [_range(line)]
+        else:
+            start, end = _range(line)
+            backing = _backing(line)
+            ranges = [
+                (other_start, other_end)
+                for other_start, other_end, other_backing, _ in self._ranges
+                if other_start < end and start < other_end and other_backing == backing
+            ]
+        return [self.words[each] for each in ranges if each in self.words]
 
     def _of_part(self, line: bytes) -> bytes | None:
         """Mappings grow, shrink and join only with those of the same flags: one that was seen at a part

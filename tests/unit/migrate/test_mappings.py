@@ -97,6 +97,109 @@ def test_a_flag_that_changed_in_between_is_found() -> None:
             here.confirm()
 
 
+class Told:
+    """What the kernel says of its own flags, until a test changes it."""
+
+    def __init__(self) -> None:
+        self.words = [
+            (0x10000, 0x20000, 0x73),
+            (0x20000, 0x30000, 0x20073),
+            (0x40000, 0x50000, 0x71),
+        ]
+
+    def read(self, _pid: int) -> list[tuple[int, int, int]]:
+        """See Words."""
+        return self.words
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> Told:
+    """A process of three mappings, one of them the kernel's own in name only."""
+    maps = b"".join(line + b"\n" for line in _SMAPS.splitlines() if b"-p " in line)
+    vsyscall = b"ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0 [vsyscall]\n"
+    files = {"smaps": _SMAPS + vsyscall + b"VmFlags: ex\n", "maps": maps + vsyscall}
+    monkeypatch.setattr(mappings, "_read", lambda _pid, name: files[name])
+    return Told()
+
+
+def confirms_by_smaps(here: Mappings) -> bool:
+    """Whether the real smaps has to be read again."""
+    here.texts([7])
+    here.start_to_confirm()
+    here.confirm()
+    return bool(here._threads)
+
+
+def test_equal_words_need_no_second_look(told: Told) -> None:
+    """That memory was written since (soft-dirty) is no change."""
+    here = Mappings(told)
+    here.look([7])
+    told.words = [(0x10000, 0x20000, 0x73 | 0x08000000), *told.words[1:]]
+    assert not confirms_by_smaps(here)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        [(0x10000, 0x20000, 0x73), (0x20000, 0x30000, 0x73), (0x40000, 0x50000, 0x71)],
+        [(0x10000, 0x20000, 0x73), (0x20000, 0x30000, 0x20073)],
+        [(0x10000, 0x18000, 0x73), (0x20000, 0x30000, 0x20073), (0x40000, 0x50000, 0x71)],
+        [],
+    ],
+    ids=["another word", "one is not told", "another place", "nothing is told any more"],
+)
+def test_whatever_else_the_words_say_smaps_has_to_confirm(
+    told: Told, changed: list[tuple[int, int, int]]
+) -> None:
+    """Here it does: the text of the file is as it was."""
+    here = Mappings(told)
+    here.look([7])
+    told.words = changed
+    assert confirms_by_smaps(here)
+
+
+def test_words_that_changed_during_the_look_are_none(
+    told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then nobody knows which of them the letters belong to."""
+    here = Mappings(told)
+    read = mappings._read
+
+    def changing(pid: int, name: str) -> bytes:
+        told.words = [(0x10000, 0x20000, 0x20073), *told.words[1:]]
+        return read(pid, name)
+
+    monkeypatch.setattr(mappings, "_read", changing)
+    here.look([7])
+    monkeypatch.setattr(mappings, "_read", read)
+    assert confirms_by_smaps(here)
+
+
+def test_a_part_of_a_mapping_has_the_word_of_the_whole() -> None:
+    """One that grew over another of the same kind has to have the words of both."""
+    seen = _Seen(_SMAPS)
+    seen.words = {(0x10000, 0x20000): 0x73, (0x20000, 0x30000): 0x20073, (0x40000, 0x50000): 0x71}
+    grown = _lines(("8000-18000", _PLAIN))
+    assert seen.unchanged(grown, {(0x8000, 0x18000): 0x73})
+    assert not seen.unchanged(grown, {(0x8000, 0x18000): 0x20073})
+    both = _lines(("18000-28000", _PLAIN))
+    assert not seen.unchanged(both, {(0x18000, 0x28000): 0x73})
+    assert not seen.unchanged(_lines(("60000-70000", _PLAIN)), {(0x60000, 0x70000): 0x73})
+
+
+def test_a_kernel_that_does_not_tell_is_not_asked_twice(told: Told) -> None:
+    """Without privileges or BTF it is as before."""
+
+    class Refused:
+        def read(self, _pid: int) -> list[tuple[int, int, int]]:
+            raise OSError(1, "Operation not permitted")
+
+    for words in (None, Refused()):
+        here = Mappings(words)
+        here.look([7])
+        assert confirms_by_smaps(here)
+
+
 def test_a_process_that_ended_is_none() -> None:
     """Between the look and the freeze processes come and go."""
     with subprocess.Popen(["true"]) as process:
