@@ -1,4 +1,4 @@
-"""bpf(2), as far as device filters of cgroups need it. Knows no rule of any device."""
+"""bpf(2), as far as device filters of cgroups and iterators need it. Knows no rule of any device."""
 
 import ctypes
 import errno
@@ -11,12 +11,16 @@ from ocimig.runtime.linux.syscalls import libc, oserror
 BPF_CGROUP_DEVICE = 6
 BPF_F_ALLOW_MULTI = 2
 BPF_F_REPLACE = 4
+BPF_ITER_CREATE = 33
+BPF_LINK_CREATE = 28
 BPF_PROG_ATTACH = 8
 BPF_PROG_DETACH = 9
 BPF_PROG_GET_FD_BY_ID = 13
 BPF_PROG_LOAD = 5
 BPF_PROG_QUERY = 16
 BPF_PROG_TYPE_CGROUP_DEVICE = 15
+BPF_PROG_TYPE_TRACING = 26
+BPF_TRACE_ITER = 28
 
 # Older than the numbers all architectures share.
 _NUMBERS = {
@@ -46,21 +50,32 @@ def _attr(layout: str, *values: int, size: int = 0) -> "ctypes.Array[ctypes.c_ch
     return ctypes.create_string_buffer(packed, max(size, len(packed)))
 
 
-def prog_load(instructions: bytes, license: bytes = b"Apache-2.0") -> int:
-    """BPF_PROG_LOAD of a device filter: its descriptor. The verifier's words are in the error."""
+def prog_load(
+    instructions: bytes,
+    license: bytes = b"Apache-2.0",
+    *,
+    type: int = BPF_PROG_TYPE_CGROUP_DEVICE,
+    expected_attach_type: int = 0,
+    attach_btf_id: int = 0,
+) -> int:
+    """BPF_PROG_LOAD: the descriptor of the program. The verifier's words are in the error."""
     code = ctypes.create_string_buffer(instructions, len(instructions))
     words = ctypes.create_string_buffer(license)
-    head = (BPF_PROG_TYPE_CGROUP_DEVICE, len(instructions) // 8)
-    pointers = (ctypes.addressof(code), ctypes.addressof(words))
+    head = (type, len(instructions) // 8, ctypes.addressof(code), ctypes.addressof(words))
+    # up to log_buf for old kernels, which know no more; a member that is not here is zero
+    layout = "=IIQQIIQ"
+    tail: tuple[int, ...] = ()
+    if attach_btf_id:
+        layout, tail = "=IIQQIIQ28xI36xI", (expected_attach_type, attach_btf_id)
     try:
-        fd = _bpf(BPF_PROG_LOAD, _attr("=IIQQ", *head, *pointers))
+        fd = _bpf(BPF_PROG_LOAD, _attr(layout, *head, 0, 0, 0, *tail))
     except OSError as error:
         if error.errno in {errno.EPERM, errno.ENOSYS}:
             raise
         log = ctypes.create_string_buffer(65536)
-        tail = (1, len(log), ctypes.addressof(log))
+        wanted = (1, len(log), ctypes.addressof(log))
         try:
-            fd = _bpf(BPF_PROG_LOAD, _attr("=IIQQIIQ", *head, *pointers, *tail))
+            fd = _bpf(BPF_PROG_LOAD, _attr(layout, *head, *wanted, *tail))
         except OSError as again:
             text = log.value.decode("utf-8", "replace").strip().replace("\n", "; ")
             again.strerror = f"{again.strerror}: {text[-400:]}" if text else again.strerror
@@ -105,3 +120,15 @@ def prog_query(cgroup: int) -> "list[int]":
     _bpf(BPF_PROG_QUERY, attr)
     count = struct.unpack_from("=I", attr.raw, 24)[0]
     return list(ids[:count])
+
+
+def link_create_iter(program: int, *, tid: int) -> int:
+    """BPF_LINK_CREATE of an iterator over what one thread has. A thread that is not is no error."""
+    info = _attr("=III", tid, 0, 0)  # the member `task` of union bpf_iter_link_info
+    values = (program, 0, BPF_TRACE_ITER, 0, ctypes.addressof(info), len(info))
+    return _cloexec(_bpf(BPF_LINK_CREATE, _attr("=IIIIQI", *values)))
+
+
+def iter_create(link: int) -> int:
+    """BPF_ITER_CREATE: a descriptor to read, where the iterator is at its beginning."""
+    return _cloexec(_bpf(BPF_ITER_CREATE, _attr("=II", link, 0)))
