@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol, runtime_checkable
 
+from ocimig import log
 from ocimig.criu_images import assemble
 from ocimig.criu_images.withheld import Withheld
 from ocimig.files import Fd
@@ -21,6 +22,7 @@ from ocimig.migrate.memory.errors import MemoryUnaccounted
 from ocimig.migrate.memory.runs import PAGE, Run, intersect, merge, subtract
 from ocimig.migrate.trackers import maps
 from ocimig.runtime.linux import proc
+from ocimig.runtime.linux.vma_flags import Unavailable, VmaFlags
 
 
 class Memory(Protocol):
@@ -60,7 +62,8 @@ class Withholding:
         self._memory = memory
         self._files = Withheld(directory)
         self._tasks: dict[int, int] = {}
-        self._mappings = Mappings()
+        self._words = _words()
+        self._mappings = Mappings(self._words)
         self._aside = ThreadPoolExecutor(1, "present")
         self._looking: Future[dict[int, list[Run]]] | None = None
         self.pages = 0  # left out, in all
@@ -118,7 +121,18 @@ class Withholding:
     def close(self) -> None:
         """Remove the two files, whatever became of the dump."""
         self._aside.shutdown()
+        if self._words is not None:
+            self._words.close()
         self._files.remove()
+
+
+def _words() -> VmaFlags | None:
+    """None where the kernel does not tell its flags of mappings; then smaps does, which takes longer."""
+    try:
+        return VmaFlags()
+    except Unavailable as error:
+        log.debug(f"flags of mappings are confirmed by smaps: {error}")
+        return None
 
 
 def _present(ranges: Mapping[int, list[Run]]) -> dict[int, list[Run]]:
