@@ -12,11 +12,11 @@ Data = bytes | bytearray | memoryview
 
 
 class Run(NamedTuple):
-    """`count` consecutive entries of a pack, or so many pages or blocks of zeros."""
+    """`entries` consecutive entries of a pack, or so many pages or blocks of zeros."""
 
     pack: int
     first: int
-    count: int
+    entries: int
 
 
 class Sink(Protocol):
