@@ -252,4 +252,22 @@ COLD = {
     )
 }  # fmt: skip
 
+# The first words of verbs of two words, and what each family is for.
+FAMILIES: dict[str, str] = {}
+
 ALL = {**HOT, **COLD}
+
+
+def of_family(family: str) -> list[Verb]:
+    """The verbs whose first of two words is this."""
+    return [verb for verb in ALL.values() if verb.name.startswith(f"{family} ")]
+
+
+def rows() -> list[tuple[str, str]]:
+    """What the first page lists: (verb or family, what it is for)."""
+    single = [(verb.name, verb.summary) for verb in ALL.values() if _single(verb)]
+    return [*single, *FAMILIES.items()]
+
+
+def _single(verb: Verb) -> bool:
+    return not verb.hidden and " " not in verb.name
