@@ -50,7 +50,6 @@ class RealSource:
             fix = verbs.get(status)
             raise CannotMove(id=id, status=status, fix=f"first: {fix}" if fix else "start it anew")
         mark.require(store.path(id), id)  # it came a moment ago: what has not arrived cannot leave
-        mark.require(store.path(id), id)  # what has not come would look as if it had never been
         return state, store.config(id)
 
     def container(self, state: ContainerState, spec: Spec) -> dict[str, Any]:

@@ -8,10 +8,11 @@ now. So every page is saved by CRIU, or held there and unchanged, or sent while 
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 from ocimig.migrate.memory.errors import MemoryGone
 from ocimig.migrate.memory.runs import PAGE, Run, intersect, subtract, total, union
-from ocimig.migrate.memory.sender import PageSender, Sent
+from ocimig.migrate.memory.sender import Sent
 from ocimig.migrate.memory.spaces import is_process, number, of_shared
 from ocimig.migrate.rounds import RoundStats
 from ocimig.migrate.trackers import Dirty, Tracker
@@ -24,10 +25,32 @@ SETTLE = 60.0  # seconds that the far side may be silent while it takes what was
 Work = dict[str, tuple[int, list[Run]]]  # space -> host pid, runs
 
 
+class Sender(Protocol):
+    """Takes pages where they belong: PageSender does, to another host."""
+
+    gone: list[tuple[str, list[Run]]]  # what the last send() could not read
+
+    def send(self, dirty: list[tuple[str, int, list[Run]]]) -> Sent:
+        """Send these runs as they are now: (space, pid on this host or a descriptor, runs)."""
+        ...
+
+    def settle(self, timeout: float | None) -> None:
+        """Wait until all of it has arrived."""
+        ...
+
+    def lost(self) -> list[tuple[str, int, list[Run]]]:
+        """After a link broke: what is not known to have arrived."""
+        ...
+
+    def reopen(self, streams: Sequence[Wire]) -> None:
+        """Go on over these."""
+        ...
+
+
 class SourceMemory:
     """See hands.Memory and withholding.Memory."""
 
-    def __init__(self, pid: int, tracker: Tracker, sender: PageSender, last: PageSender) -> None:
+    def __init__(self, pid: int, tracker: Tracker, sender: Sender, last: Sender) -> None:
         """`last` sends in the freeze, on the link that the images follow on."""
         self.name = tracker.name
         self.notes: list[str] = tracker.notes

@@ -7,17 +7,16 @@ BrokenFrame. Never asks for pages and never gives them to a process.
 
 import errno
 import os
-import resource
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import groupby
 
 import zstandard
 
 from ocimig.errors import NoSpace
 from ocimig.migrate.errors import BrokenFrame
-from ocimig.migrate.memory import frames, spaces
+from ocimig.migrate.memory import frames, memfd, spaces
 from ocimig.migrate.memory.frames import PRESENT, SAME, TOP, ZERO, Entry, Pages
 from ocimig.migrate.memory.limit import memory_and_swap
 from ocimig.migrate.memory.retained import Retained
@@ -25,10 +24,9 @@ from ocimig.migrate.memory.runs import PAGE, Run, intersect, merge, subtract, to
 from ocimig.migrate.wire import Frame, Wire
 from ocimig.runtime.linux.fallocate import punch_hole
 
+Data = bytes | bytearray | memoryview
 _LOG = 64  # entries that are not worth a look
 MOST_SPACES = 32768
-_MFD_CLOEXEC = 0x1
-_STEP = 1 << 20
 
 
 class _Space:
@@ -145,6 +143,17 @@ class Held:
                 _write(space.fd, pages.entries, data)
             self._note(space, pages.entries)
 
+    def fill(self, space: str, parts: Iterable[tuple[int, Data]], zeros: list[Run]) -> None:
+        """Hold what came by another way than frames: (address, bytes), and pages of zeros. Raises NoSpace."""
+        with self._use(space) as found:
+            entries: list[Entry] = [(start, end, ZERO) for start, end in zeros]
+            with _memory_lasts(self.host):
+                for start, data in parts:
+                    entry = start, start + len(data), PRESENT
+                    _write(found.fd, [entry], memoryview(data))
+                    entries.append(entry)
+            self._note(found, entries)
+
     def _copy(self, name: str, other: str, runs: list[Run]) -> None:
         if name == other or total(runs) > frames.MOST_COPY or self.covers(other, runs):
             raise ValueError(f"{other} is not held where {name} is to be the same")
@@ -153,7 +162,7 @@ class Held:
                 if self._allocated + total(runs) > self.limit:
                     raise ValueError(f"more than {self.limit} bytes of memory")
             with _memory_lasts(self.host):
-                copied = _copy_runs(origin.fd, space.fd, runs)
+                copied = memfd.copy_runs(origin.fd, space.fd, runs)
             self._note(space, [(start, end, ZERO) for start, end in runs])
             self._note(space, [(start, end, PRESENT) for start, end in copied])
 
@@ -315,7 +324,7 @@ class Held:
             if space is None:
                 if len(self._spaces) >= MOST_SPACES:
                     raise BrokenFrame(host=self.host, reason=f"more than {MOST_SPACES} spaces")
-                space = self._spaces[name] = _Space(_memfd(name))
+                space = self._spaces[name] = _Space(memfd.make(name))
             space.users += 1
         try:
             yield space
@@ -349,28 +358,6 @@ def _in_order(taken: list[Entry]) -> Iterator[tuple[list[Run], list[Run]]]:
         yield (runs, []) if zero else ([], runs)
 
 
-def _copy_runs(origin: int, fd: int, runs: list[Run]) -> list[Run]:
-    """Copy between two sparse files; what is a hole in one becomes one in the other. The others."""
-    copied = []
-    for start, end in runs:
-        punch_hole(fd, start, end)
-        at = start
-        while at < end:
-            try:
-                at = os.lseek(origin, at, os.SEEK_DATA)
-            except OSError as error:
-                if error.errno == errno.ENXIO:  # only a hole is left
-                    break
-                raise
-            if at >= end:
-                break
-            stop = min(end, os.lseek(origin, at, os.SEEK_HOLE))
-            copied.append((at, stop))
-            while at < stop:
-                at += os.pwrite(fd, os.pread(origin, min(_STEP, stop - at), at), at)
-    return copied
-
-
 @contextmanager
 def _memory_lasts(host: str) -> Iterator[None]:
     """Say in words that there is no more memory."""
@@ -380,18 +367,3 @@ def _memory_lasts(host: str) -> Iterator[None]:
         if error.errno in {errno.ENOSPC, errno.ENOMEM}:
             raise NoSpace(path=f"the memory for {host}'s container") from None
         raise
-
-
-def _memfd(name: str) -> int:
-    try:
-        fd = os.memfd_create(f"ocimig-{name}", _MFD_CLOEXEC)
-    except OSError as error:
-        if error.errno != errno.EMFILE:
-            raise
-        # a descriptor for each process: the soft limit is for programs that use select(2)
-        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-        fd = os.memfd_create(f"ocimig-{name}", _MFD_CLOEXEC)
-    with suppress(OSError):  # then mappings of it reach everywhere
-        os.ftruncate(fd, TOP)
-    return fd

@@ -25,13 +25,11 @@ Segment = tuple[int, int, int]  # number, pack, entry
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """One directory tree: where it was, its root's own entry, and the stream of what is in it."""
+    """One directory tree: where it was, and its root's own line (see tree.py) as an object."""
 
     name: str
     path: str
-    attributes: Mapping[str, Any]
-    runs: tuple[Run, ...]
-    size: int
+    root: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +54,6 @@ class Snapshot:
     spaces: Mapping[str, tuple[Segment, ...]]
     shared: Mapping[str, int]
     trees: tuple[Tree, ...]
-    packs: tuple[int, ...]
     labels: Mapping[str, str] = field(default_factory=dict)
     tags: tuple[str, ...] = ()
     hot: Mapping[str, list[tuple[int, int]]] = field(default_factory=dict)
@@ -75,7 +72,7 @@ class Snapshot:
             for _, pack, entry in segments:
                 yield Run(pack, entry, 1)
         for tree in self.trees:
-            yield from tree.runs
+            yield from runs_of(tree.root["r"])
 
     def encode(self) -> bytes:
         """As JSON."""
@@ -90,11 +87,8 @@ class Snapshot:
             for name, segments in self.spaces.items()
         }
         document["trees"] = [
-            {"name": tree.name, "path": tree.path, "attributes": tree.attributes,
-             "runs": _listed(tree.runs), "size": tree.size}
-            for tree in self.trees
-        ]  # fmt: skip
-        document["packs"] = [head.hexadecimal(number) for number in self.packs]
+            {"name": tree.name, "path": tree.path, "root": tree.root} for tree in self.trees
+        ]
         return json.dumps(document, separators=(",", ":"), sort_keys=True).encode()
 
 
@@ -133,7 +127,6 @@ def _snapshot(document: dict[str, Any]) -> Snapshot:
             spaces.check(name): _count(size) for name, size in _object(document["shared"]).items()
         },
         trees=tuple(_tree(tree) for tree in document["trees"]),
-        packs=tuple(_number(text) for text in document["packs"]),
         labels={
             _text(name): _text(value) for name, value in _object(document.get("labels", {})).items()
         },
@@ -151,13 +144,9 @@ def _snapshot(document: dict[str, Any]) -> Snapshot:
 
 
 def _tree(tree: dict[str, Any]) -> Tree:
-    return Tree(
-        _text(tree["name"]),
-        _text(tree["path"]),
-        _object(tree["attributes"]),
-        runs_of(tree["runs"]),
-        _count(tree["size"]),
-    )
+    root = _object(tree["root"])
+    runs_of(root["r"])
+    return Tree(_text(tree["name"]), _text(tree["path"]), root)
 
 
 def _segments(listed: list[list[Any]]) -> tuple[Segment, ...]:

@@ -1,0 +1,238 @@
+"""A container out of a snapshot: its files, its images, its memory, and then it runs.
+
+What a snapshot asks of the host is what its checkpoint asked: the same bundle, network and namespaces,
+unless told otherwise. Whatever fails before it runs: nothing of it is left.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ocimig import files, jsonio, log
+from ocimig.criu_images import image
+from ocimig.criu_images.image import CheckpointImage, Manifest
+from ocimig.files import Fd
+from ocimig.migrate import facts, journal, network, restore
+from ocimig.migrate.backup import files_restore
+from ocimig.migrate.errors import DirectoryNotEmpty
+from ocimig.migrate.far_memory import FarMemory
+from ocimig.migrate.restore import RestoreOptions
+from ocimig.migrate.restore_request import mapped
+from ocimig.migrate.store import segments, stream
+from ocimig.migrate.store import tree as trees_of
+from ocimig.migrate.store.blobs import PAGE, ZEROS, Run
+from ocimig.migrate.store.errors import StoreDamaged
+from ocimig.migrate.store.packs import Piece
+from ocimig.migrate.store.snapshot import Snapshot, Tree
+from ocimig.migrate.store.store import Store as Repository
+from ocimig.runtime import lifecycle
+from ocimig.runtime.errors import ContainerExists
+from ocimig.runtime.state import ContainerState
+from ocimig.runtime.store import Store, check_id
+
+_HOME = ".restores"
+Connect = Callable[[int], "dict[str, Any] | None"]
+
+
+@dataclass(frozen=True, slots=True)
+class WantedRestore:
+    """As the options of `ocimig backup restore`. `bundle` is where its files go ("" is where they were);
+    `connect` builds its network, see RestoreOptions."""
+
+    id: str
+    bundle: str = ""
+    tcp_close: bool = False
+    detach: bool = True
+    systemd_cgroup: bool = False
+    stdio: tuple[int, int, int] = (0, 1, 2)
+    connect: Connect | None = None
+
+
+def restore_snapshot(
+    containers: Store, repository: Repository, snapshot: Snapshot, wanted: WantedRestore
+) -> ContainerState:
+    """Restore a snapshot; the container runs when this returns, with all of its memory.
+
+    The caller holds the store's shared lock. Raises ContainerExists, DirectoryNotEmpty, StoreDamaged,
+    FileMissing, and what a restore raises."""
+    check_id(wanted.id)
+    journal.check_fence(containers, wanted.id)
+    if containers.exists(wanted.id):
+        raise ContainerExists(id=wanted.id)
+    return _Restore(containers, repository, snapshot, wanted).run()
+
+
+class _Restore:
+    def __init__(
+        self, containers: Store, repository: Repository, snapshot: Snapshot, wanted: WantedRestore
+    ) -> None:
+        self.containers = containers
+        self.repository = repository
+        self.snapshot = snapshot
+        self.wanted = wanted
+        self.home = os.path.join(containers.root, _HOME, wanted.id)
+        self.places = _places(snapshot, wanted.bundle)
+        self.made: list[str] = []
+
+    def run(self) -> ContainerState:
+        for path in self.places.values():
+            if os.path.lexists(path) and not facts.space(path)["empty"]:
+                raise DirectoryNotEmpty(path=path)
+        files.remove_tree(self.home)
+        os.makedirs(self.home, mode=0o700)
+        try:
+            state = self._run()
+        except BaseException:
+            for path in reversed(self.made):
+                files.remove_tree(path)
+            raise
+        finally:
+            files.remove_tree(self.home)
+        return state
+
+    def _run(self) -> ContainerState:
+        directory = os.path.join(self.home, "images")
+        self._write_images(directory)
+        for tree in self.snapshot.trees:
+            path = self.places[tree.name]
+            if not os.path.lexists(path):
+                os.makedirs(path, mode=0o700)
+                self.made.append(path)
+            root = trees_of.decode(_line(tree), root=True)
+            files_restore.restore(self.repository.packs, root, path)
+        spec = self._spec()
+        memory = self._memory(directory, spec)
+        try:
+            return self._start(directory, spec, memory)
+        finally:
+            if memory is not None:
+                memory.close()
+
+    def _start(
+        self, directory: str, spec: dict[str, Any], memory: FarMemory | None
+    ) -> ContainerState:
+        wanted = self.wanted
+        options = RestoreOptions(
+            image_path=directory,
+            work_path=os.path.join(self.home, "criu"),
+            bundle=self.places["bundle"],
+            tcp_close=wanted.tcp_close,
+            systemd_cgroup=wanted.systemd_cgroup,
+            detach=wanted.detach,
+            stdio=wanted.stdio,
+            connect=wanted.connect,
+            lazy_pages=memory is not None,
+            page_handler=memory.handler if memory is not None else None,
+            verify=False,  # every blob was compared with its digest on its way out of the store
+        )
+        with restore.Restoration(self.containers, wanted.id, options) as work:
+            work.prepare(spec)
+            if memory is not None:
+                memory.serve(directory, _hot(self.snapshot))
+            state = work.run()
+            work.settle()
+            if memory is not None:
+                memory.filled()
+            return state
+
+    # ---- images
+
+    def _write_images(self, directory: str) -> None:
+        os.makedirs(directory, mode=0o700)
+        for name, each in self.snapshot.images.items():
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            with Fd(os.open(os.path.join(directory, name), flags, 0o600)) as fd:
+                self._checked(name, each.runs, each.size)
+                stream.write_file(self.repository.packs, each.runs, each.size, fd)
+        manifest = dict(self.snapshot.manifest)
+        manifest.pop("version", None)
+        known = {name: manifest[name] for name in Manifest.__slots__ if name in manifest}
+        sealed = CheckpointImage(directory)
+        files.write_atomic(
+            sealed.path(image.MANIFEST), Manifest(**known).to_json().encode(), sync=False
+        )
+
+    def _checked(self, name: str, runs: tuple[Run, ...], size: int) -> None:
+        if reason := stream.fault(runs, size):
+            raise self._damaged(f"{name}: {reason}")
+
+    def _damaged(self, reason: str) -> StoreDamaged:
+        file = f"snapshot {self.snapshot.id}"
+        return StoreDamaged(place=self.repository.place.words, file=file, reason=reason)
+
+    def _spec(self) -> dict[str, Any]:
+        """Its config.json, with the root file system where it is now."""
+        spec = dict(self.snapshot.config)
+        if "rootfs" in self.places:
+            spec["root"] = {**spec["root"], "path": self.places["rootfs"]}
+        return spec
+
+    # ---- memory
+
+    def _memory(self, directory: str, spec: Mapping[str, Any]) -> FarMemory | None:
+        if not self.snapshot.spaces or mapped(spec):
+            return None
+        memory = FarMemory(os.path.join(self.home, "criu"), self._lost)
+        try:
+            for space, listed in self.snapshot.spaces.items():
+                self._fill(memory, space, listed)
+        except BaseException:
+            memory.close()
+            raise
+        return memory
+
+    def _fill(
+        self, memory: FarMemory, space: str, listed: tuple[tuple[int, int, int], ...]
+    ) -> None:
+        """All pages of a space, into the file that holds it."""
+        pieces: list[Piece] = []
+        zeros: list[tuple[int, int]] = []
+        for number, pack, entry in listed:
+            blob = self.repository.packs.blob(pack, entry)
+            try:
+                found = segments.decode(number, blob)
+            except ValueError as error:
+                raise self._damaged(str(error)) from None
+            for piece in found:
+                if piece.pack == ZEROS:
+                    zeros.append((piece.address, piece.address + piece.pages * PAGE))
+                else:
+                    pieces.append(Piece(Run(piece.pack, piece.first, piece.pages), piece.address))
+        memory.held.fill(space, self.repository.packs.spread(pieces), zeros)
+
+    def _lost(self, reason: str) -> None:
+        log.error(f"container {self.wanted.id} is ended: {reason}")
+        lifecycle.end(self.containers.load(self.wanted.id))
+
+
+def _places(snapshot: Snapshot, bundle: str) -> dict[str, str]:
+    """Where each tree goes."""
+    if not bundle:
+        return {tree.name: tree.path for tree in snapshot.trees}
+    place = os.path.abspath(bundle)
+    return {
+        tree.name: place if tree.name == "bundle" else os.path.join(place, tree.name)
+        for tree in snapshot.trees
+    }
+
+
+def _line(tree: Tree) -> bytes:
+    return jsonio.dumps(dict(tree.root)).encode() + b"\n"
+
+
+def _hot(snapshot: Snapshot) -> dict[str, list[list[int]]]:
+    return {pid: [[start, end] for start, end in runs] for pid, runs in snapshot.hot.items()}
+
+
+def connector(snapshot: Snapshot) -> Connect | None:
+    """What builds the network that ocimig had built for the container, in a namespace."""
+    saved = ((snapshot.manifest.get("facts") or {}).get("state") or {}).get("network")
+    if not saved:
+        return None
+    config = network.from_facts(saved)
+
+    def connect(netns: int) -> dict[str, Any]:
+        return network.connect(netns, config, snapshot.container)
+
+    return connect
