@@ -12,7 +12,8 @@ from ocimig.migrate.store import contents as contents_of
 from ocimig.migrate.store import head
 from ocimig.migrate.store.blobs import ZEROS, Data, Run
 from ocimig.migrate.store.contents import CHECK, RAW, ZSTD, Contents
-from ocimig.migrate.store.errors import FileMissing, StoreDamaged
+from ocimig.migrate.store.head import Head
+from ocimig.migrate.store.errors import FileMissing, FileShort, StoreDamaged
 from ocimig.migrate.store.packing import END, INDEX, TRAILER, Seal, Seals
 from ocimig.migrate.store.place import PACKS, Place
 
@@ -24,6 +25,7 @@ _GAP = 128 << 10  # bytes between two frames that are read rather than skipped
 
 class _Opened(NamedTuple):
     name: str
+    head: Head
     seal: Seal
     contents: Contents
     offsets: list[int]  # of each frame in the file
@@ -108,7 +110,7 @@ class Packs:
         for frame in contents.frames:
             offsets.append(at)
             at += frame.stored
-        return _Opened(name, seal, contents, offsets)
+        return _Opened(name, start, seal, contents, offsets)
 
     def _index(self, name: str, size: int, seal: Seal) -> Contents:
         trailer = self._place.read(PACKS, name, size - TRAILER.size, TRAILER.size)
@@ -124,6 +126,49 @@ class Packs:
 
     def _damaged(self, name: str, reason: str) -> StoreDamaged:
         return StoreDamaged(place=self._place.words, file=f"{PACKS}/{name}", reason=reason)
+
+    def position(self, run: Run) -> int:
+        """Where a run begins among what is in its pack. Raises FileMissing, FileShort, StoreDamaged."""
+        opened = self._open(run.pack)
+        try:
+            return opened.contents.positions(run.first, run.entries)
+        except KeyError:
+            reason = f"it does not have entries {run.first} to {run.first + run.entries - 1}"
+            raise self._damaged(opened.name, reason) from None
+
+    def successor(self, number: int) -> Head:
+        """The head of what replaces a pack."""
+        return self._open(number).head.again()
+
+    def name(self, number: int) -> str:
+        """The file that a pack is read from. Raises as contents()."""
+        return self._open(number).name
+
+    def sound(self, number: int, digest_key: bytes) -> tuple[bytearray, list[str]]:
+        """Read all of a pack: 1 for each position that can be read and is what its digest says, and what
+        is wrong with the others."""
+        opened = self._open(number)
+        contents = opened.contents
+        good, wrong = bytearray(contents.entries), []
+        for frame in range(len(contents.frames)):
+            first, stop = contents.offsets[frame], contents.offsets[frame + 1]
+            try:
+                stored = self._place.read(
+                    PACKS, opened.name, opened.offsets[frame], contents.frames[frame].stored
+                )
+                data = memoryview(self._expand(opened, frame, memoryview(stored)))
+            except (StoreDamaged, FileShort) as error:
+                wrong.append(str(error))
+                continue
+            starts = _starts(contents, frame)
+            for position in range(first, stop):
+                at = position - first
+                blob = data[starts[at] : starts[at + 1]]
+                if blake3(blob, key=digest_key).digest() == contents.digest(position):
+                    good[position] = 1
+                else:
+                    wrong.append(str(self._damaged(opened.name, f"blob {position} is another")))
+        return good, wrong
 
     def spread(self, pieces: Iterable[Piece]) -> Iterator[tuple[int, Data]]:
         """The bytes of many runs, none of ZEROS: (position, bytes), in the order of the packs.
@@ -142,11 +187,7 @@ class Packs:
         contents = opened.contents
         wanted: list[tuple[int, int, int, int]] = []
         for run, position in pieces:
-            try:
-                at = contents.positions(run.first, run.entries)
-            except KeyError:
-                reason = f"it does not have entry {run.first}"
-                raise self._damaged(opened.name, reason) from None
+            at = self.position(run)
             end = at + run.entries
             frame = contents.frame_of(at)
             while at < end:

@@ -161,6 +161,10 @@ class Store:
             making.write(data)
             making.commit(head.name(start.number, head.digest_of(data), "snapshot"))
 
+    def damaged(self, file: str, reason: str) -> StoreDamaged:
+        """The error about a file of this store."""
+        return StoreDamaged(place=self.place.words, file=file, reason=reason)
+
     def forget(self, id: str) -> None:
         """It exists no more; what only it needed goes with prune()."""
         name = self.names().get(id)
