@@ -15,6 +15,8 @@ from ocimig.runtime.linux.openat2 import (
 RESOLVE = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS
 MAX_PATH = 4095
 MAX_NAME = 255
+LONGEST = 1 << 14  # characters of a directory's path; who nests deeper is after our memory
+_STEP = 1000  # characters of a path that are PATH_MAX bytes at most
 _KEPT = 64  # directories held open
 
 
@@ -41,8 +43,25 @@ def fault(path: bytes) -> str:
 
 
 def open_directory(root: int, path: str) -> int:
-    """The directory `path` below `root`, for reading, through no link."""
-    return openat2(root, path or ".", os.O_RDONLY | os.O_DIRECTORY, 0, RESOLVE)
+    """The directory `path` below `root`, for reading, through no link.
+
+    It may be longer than the kernel takes at once, up to LONGEST characters; longer ones raise
+    OSError(ENAMETOOLONG).
+    """
+    if len(path) > LONGEST:
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), path[:_STEP] + "…")
+    fd = root
+    while True:
+        cut = len(path) if len(path) <= _STEP else path.rindex("/", 0, _STEP)
+        step, path = path[:cut], path[cut + 1 :]
+        try:
+            new = openat2(fd, step or ".", os.O_RDONLY | os.O_DIRECTORY, 0, RESOLVE)
+        finally:
+            if fd != root:
+                os.close(fd)
+        if not path:
+            return new
+        fd = new
 
 
 class Directories:

@@ -89,3 +89,10 @@ class PlaceFailed(OcimigError):
 
     message = "{place}: {reason}"
     hint = "nothing in the store was changed; try again when the place can be reached"
+
+
+class TreeDamaged(OcimigError):
+    """What a store says of a directory, or the length of a file's content, cannot be."""
+
+    message = "what the store has of {path} is damaged: {reason}"
+    hint = "see what is affected: ocimig backup verify with --read-data"
