@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ocimig import files, jsonio, log
+from ocimig import files, log
 from ocimig.criu_images import image
 from ocimig.criu_images.image import CheckpointImage, Manifest
 from ocimig.files import Fd
@@ -20,11 +20,10 @@ from ocimig.migrate.far_memory import FarMemory
 from ocimig.migrate.restore import RestoreOptions
 from ocimig.migrate.restore_request import mapped
 from ocimig.migrate.store import segments, stream
-from ocimig.migrate.store import tree as trees_of
 from ocimig.migrate.store.blobs import PAGE, ZEROS, Run
 from ocimig.migrate.store.errors import StoreDamaged
 from ocimig.migrate.store.packs import Piece
-from ocimig.migrate.store.snapshot import Snapshot, Tree
+from ocimig.migrate.store.snapshot import Snapshot
 from ocimig.migrate.store.store import Store as Repository
 from ocimig.runtime import lifecycle
 from ocimig.runtime.errors import ContainerExists
@@ -99,8 +98,7 @@ class _Restore:
             if not os.path.lexists(path):
                 os.makedirs(path, mode=0o700)
                 self.made.append(path)
-            root = trees_of.decode(_line(tree), root=True)
-            files_restore.restore(self.repository.packs, root, path)
+            files_restore.restore(self.repository.packs, tree.node(), path)
         spec = self._spec()
         memory = self._memory(directory, spec)
         try:
@@ -217,22 +215,18 @@ def _places(snapshot: Snapshot, bundle: str) -> dict[str, str]:
     }
 
 
-def _line(tree: Tree) -> bytes:
-    return jsonio.dumps(dict(tree.root)).encode() + b"\n"
-
-
 def _hot(snapshot: Snapshot) -> dict[str, list[list[int]]]:
     return {pid: [[start, end] for start, end in runs] for pid, runs in snapshot.hot.items()}
 
 
-def connector(snapshot: Snapshot) -> Connect | None:
-    """What builds the network that ocimig had built for the container, in a namespace."""
+def connector(snapshot: Snapshot, id: str) -> Connect | None:
+    """What builds the network that ocimig had built for the container, in a namespace, for `id`."""
     saved = ((snapshot.manifest.get("facts") or {}).get("state") or {}).get("network")
     if not saved:
         return None
     config = network.from_facts(saved)
 
     def connect(netns: int) -> dict[str, Any]:
-        return network.connect(netns, config, snapshot.container)
+        return network.connect(netns, config, id)
 
     return connect

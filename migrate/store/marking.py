@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from ocimig.migrate.store import segments, snapshot, stream, tree
+from ocimig.migrate.store import segments, stream, tree
 from ocimig.migrate.store.blobs import ZEROS, Run
 from ocimig.migrate.store.packs import Packs
 from ocimig.migrate.store.snapshot import Snapshot
@@ -44,7 +44,8 @@ class Marks:
                     self.runs(Run(piece.pack, piece.first, piece.pages) for piece in pieces)
                     self._segments.add((pack, entry))
         for one in each.trees:
-            self._tree(snapshot.runs_of(one.root["r"]), int(one.root["z"]))
+            root = one.node()
+            self._tree(root.runs, root.size)
 
     def runs(self, runs: Iterable[Run]) -> None:
         """Mark these. Raises KeyError's cousin StoreDamaged where a pack does not have them."""

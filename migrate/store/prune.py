@@ -64,7 +64,7 @@ def plan(facts: Iterable[Fact], *, most_unused: float = MOST_UNUSED) -> Plan:
     return Plan(tuple(remove), tuple(shrink), freed)
 
 
-def survey(store: Store) -> tuple[Plan, Marks]:
+def survey(store: Store, *, most_unused: float = MOST_UNUSED) -> tuple[Plan, Marks]:
     """Look what is needed. Raises StoreDamaged, FileMissing: where that is not sure, nothing is removed."""
     marks = Marks(store.packs)
     for name in store.names().values():
@@ -73,7 +73,7 @@ def survey(store: Store) -> tuple[Plan, Marks]:
             marks.add(snapshot)
         except ValueError as error:
             raise store.damaged(f"snapshot {snapshot.id}", str(error)) from None
-    return plan(_facts(store, marks)), marks
+    return plan(_facts(store, marks), most_unused=most_unused), marks
 
 
 def _facts(store: Store, marks: Marks) -> Iterable[Fact]:

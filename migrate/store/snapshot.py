@@ -9,10 +9,11 @@ from typing import Any
 import zstandard
 
 from ocimig.migrate.memory import spaces
-from ocimig.migrate.store import head
+from ocimig.migrate.store import head, tree
 from ocimig.migrate.store.blobs import ZEROS, Run
 from ocimig.migrate.store.head import Head
 from ocimig.migrate.store.packing import INDEX, Seal, Seals
+from ocimig.migrate.store.tree import Node
 
 VERSION = 1
 LARGEST = 256 << 20
@@ -30,6 +31,11 @@ class Tree:
     name: str
     path: str
     root: Mapping[str, Any]
+
+    def node(self) -> Node:
+        """Its root. Raises ValueError."""
+        line = json.dumps(self.root, separators=(",", ":"), sort_keys=True).encode()
+        return tree.decode(line, root=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +77,8 @@ class Snapshot:
         for segments in self.spaces.values():
             for _, pack, entry in segments:
                 yield Run(pack, entry, 1)
-        for tree in self.trees:
-            yield from runs_of(tree.root["r"])
+        for each in self.trees:
+            yield from each.node().runs
 
     def encode(self) -> bytes:
         """As JSON."""
@@ -87,7 +93,7 @@ class Snapshot:
             for name, segments in self.spaces.items()
         }
         document["trees"] = [
-            {"name": tree.name, "path": tree.path, "root": tree.root} for tree in self.trees
+            {"name": each.name, "path": each.path, "root": each.root} for each in self.trees
         ]
         return json.dumps(document, separators=(",", ":"), sort_keys=True).encode()
 
@@ -126,7 +132,7 @@ def _snapshot(document: dict[str, Any]) -> Snapshot:
         shared={
             spaces.check(name): _count(size) for name, size in _object(document["shared"]).items()
         },
-        trees=tuple(_tree(tree) for tree in document["trees"]),
+        trees=tuple(_tree(each) for each in document["trees"]),
         labels={
             _text(name): _text(value) for name, value in _object(document.get("labels", {})).items()
         },
@@ -143,10 +149,10 @@ def _snapshot(document: dict[str, Any]) -> Snapshot:
     )
 
 
-def _tree(tree: dict[str, Any]) -> Tree:
-    root = _object(tree["root"])
-    runs_of(root["r"])
-    return Tree(_text(tree["name"]), _text(tree["path"]), root)
+def _tree(each: dict[str, Any]) -> Tree:
+    found = Tree(_text(each["name"]), _text(each["path"]), _object(each["root"]))
+    found.node()
+    return found
 
 
 def _segments(listed: list[list[Any]]) -> tuple[Segment, ...]:

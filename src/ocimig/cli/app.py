@@ -12,6 +12,7 @@ from ocimig.cli.verbs import (
     GLOBAL,
     GLOBAL_BY_NAME,
     MANY,
+    MAYBE,
     NUMBER,
     Call,
     InvalidSetting,
@@ -215,7 +216,7 @@ def _canonical(args: list[str], known: dict[str, Option], verb: Verb | None) -> 
             if not equals or _truth(value, name, verb):
                 words.append((long, True))
             continue
-        if not equals:
+        if not equals and option.kind != MAYBE:
             if position == len(args):
                 raise _refuse(f"flag needs an argument: -{name}", verb)
             value = args[position]

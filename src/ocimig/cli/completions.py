@@ -3,7 +3,7 @@
 They are static and start no Python at TAB: the ids are the names in the directory of the state.
 """
 
-from ocimig.cli.verbs import FLAG, GLOBAL, Option, Verb
+from ocimig.cli.verbs import FLAG, GLOBAL, MAYBE, Option, Verb
 from ocimig.cli.verbs_cold import ALL, FAMILIES, of_family, rows
 
 _HELP = Option("-h, --help", "show this help", FLAG)
@@ -106,7 +106,7 @@ def _second(verb: Verb) -> str:
 def _bash_values(verb: str, options: list[Option]) -> list[str]:
     lines = []
     for option in options:
-        if option.kind == FLAG:
+        if option.kind in (FLAG, MAYBE):
             continue
         pattern = "|".join(f'"{verb},{name}"' for name in _dashed(option))
         reply = ""
@@ -171,7 +171,7 @@ def _zsh_option(option: Option) -> list[str]:
     star = "*" if option.kind == "many" else ""
     entries = []
     for name in _dashed(option):
-        if option.kind == FLAG:
+        if option.kind in (FLAG, MAYBE):
             entries.append(_quoted(f"{name}[{text}]"))
             continue
         action = (
@@ -226,7 +226,7 @@ def fish() -> str:
 
 def _fish_option(condition: str, option: Option) -> str:
     names = " ".join(f"-s {name}" if len(name) == 1 else f"-l {name}" for name in option.names)
-    if option.kind == FLAG:
+    if option.kind in (FLAG, MAYBE):
         value = ""
     elif option.choices:
         value = f' -x -a "{" ".join(option.choices)}"'

@@ -5,7 +5,7 @@ Whatever is odd (an unknown option, a missing value, --help, a wrong number of a
 meaning.
 """
 
-from ocimig.cli.verbs import FLAG, GLOBAL_BY_NAME, MANY, NUMBER, Call, number, wrong_count
+from ocimig.cli.verbs import FLAG, GLOBAL_BY_NAME, MANY, MAYBE, NUMBER, Call, number, wrong_count
 from ocimig.cli.verbs_hot import HOT
 
 TYPE_CHECKING = False
@@ -55,6 +55,8 @@ def _options(
         if option is None:
             return -1
         position += 1
+        if option.kind == MAYBE:
+            return -1
         if option.kind == FLAG:
             if equals:
                 return -1

@@ -1,7 +1,7 @@
 """What the program says about itself: --help and --version, from the table of verbs. Pure."""
 
 from ocimig import __version__
-from ocimig.cli.verbs import GLOBAL, Option, Verb
+from ocimig.cli.verbs import GLOBAL, MAYBE, Option, Verb
 from ocimig.cli.verbs_cold import FAMILIES, rows
 from ocimig.cli.verbs_cold import of_family as verbs_of
 
@@ -116,6 +116,8 @@ def wrapped(text: str, width: int) -> list[str]:
 def names(option: Option) -> str:
     """Its names with dashes, and what follows them."""
     shown = ", ".join(f"-{name}" if len(name) == 1 else f"--{name}" for name in option.names)
+    if option.kind == MAYBE:
+        return f"{shown}[={option.metavar}]"
     return f"{shown} {option.metavar}" if option.metavar else shown
 
 

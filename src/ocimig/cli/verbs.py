@@ -10,14 +10,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-FLAG, TEXT, NUMBER, MANY = "flag", "text", "number", "many"
+FLAG, TEXT, NUMBER, MANY, MAYBE = "flag", "text", "number", "many", "maybe"
 ANY = -1  # no upper limit of arguments
 
 
 class Option:
     """One option. `names` is "-b, --bundle" or "--bundle"; the long name is its key in a `Call`.
 
-    Kinds: FLAG takes no value, TEXT one, NUMBER a decimal number, MANY may be given again.
+    Kinds: FLAG takes no value, TEXT one, NUMBER a decimal number, MANY may be given again, MAYBE has a
+    value only behind an equals sign.
     """
 
     __slots__ = ("choices", "file", "help", "hidden", "key", "kind", "metavar", "names")
@@ -126,6 +127,11 @@ class Call:
         """The value of a TEXT option."""
         value = self._value(key, TEXT)
         return value if isinstance(value, str) else default
+
+    def maybe(self, key: str, default: str) -> str | None:
+        """The value of a MAYBE option, `default` where it has none; None where it was not given."""
+        value = self._value(key, MAYBE)
+        return (value or default) if isinstance(value, str) else None
 
     def number(self, key: str, default: int = 0) -> int:
         """The value of a NUMBER option."""

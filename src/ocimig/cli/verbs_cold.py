@@ -1,6 +1,7 @@
 """The verbs that are not run all day: CRIU, migration, documents. Data only."""
 
 from ocimig.cli.verbs import FLAG, MANY, NUMBER, TEXT, Option, Verb
+from ocimig.cli import verbs_backup
 from ocimig.cli.verbs_hot import HOT
 
 _IMAGE = Option(
@@ -253,9 +254,9 @@ COLD = {
 }  # fmt: skip
 
 # The first words of verbs of two words, and what each family is for.
-FAMILIES: dict[str, str] = {}
+FAMILIES: dict[str, str] = dict((verbs_backup.FAMILY,))
 
-ALL = {**HOT, **COLD}
+ALL = {**HOT, **COLD, **{verb.name: verb for verb in verbs_backup.VERBS}}
 
 
 def of_family(family: str) -> list[Verb]:
