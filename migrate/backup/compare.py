@@ -4,7 +4,7 @@ from typing import Any
 
 from ocimig.migrate.backup import walk
 from ocimig.migrate.store import segments, tree
-from ocimig.migrate.store.blobs import ZEROS
+from ocimig.migrate.store.blobs import PAGE, ZEROS
 from ocimig.migrate.store.packs import Packs
 from ocimig.migrate.store.snapshot import Snapshot
 from ocimig.migrate.store.store import Store
@@ -72,7 +72,7 @@ def _pages(packs: Packs, number: int, place: tuple[int, int] | None) -> dict[int
         return {}
     found: dict[int, _Page] = {}
     for piece in segments.decode(number, packs.blob(*place)):
-        first = piece.address // segments.PAGE
+        first = piece.address // PAGE
         for page in range(piece.pages):
             lies = (ZEROS, 0) if piece.pack == ZEROS else (piece.pack, piece.first + page)
             found[first + page] = lies

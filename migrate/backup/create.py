@@ -14,11 +14,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
-from ocimig.migrate.backup.files import Capture
-
 from ocimig import files, jsonio, log
 from ocimig.migrate import checkpoint, dirty_rate, facts, trackers
 from ocimig.migrate.backup import known as known_files
+from ocimig.migrate.backup.files import Capture
 from ocimig.migrate.backup.memory import Aside, Before, Keeper, StoreSender
 from ocimig.migrate.dump_request import CheckpointOptions
 from ocimig.migrate.memory.runs import PAGE, total

@@ -12,8 +12,8 @@ from ocimig.migrate.store import contents as contents_of
 from ocimig.migrate.store import head
 from ocimig.migrate.store.blobs import ZEROS, Data, Run
 from ocimig.migrate.store.contents import CHECK, RAW, ZSTD, Contents
-from ocimig.migrate.store.head import Head
 from ocimig.migrate.store.errors import FileMissing, FileShort, StoreDamaged
+from ocimig.migrate.store.head import Head
 from ocimig.migrate.store.packing import END, INDEX, TRAILER, Seal, Seals
 from ocimig.migrate.store.place import PACKS, Place
 

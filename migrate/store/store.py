@@ -24,6 +24,7 @@ from ocimig.migrate.store.errors import (
     StoreDamaged,
     StoreExists,
     StoreTooNew,
+    WrongKey,
 )
 from ocimig.migrate.store.head import Head
 from ocimig.migrate.store.known import Known
@@ -67,7 +68,8 @@ class Store:
             digest_key, data_key = bytes.fromhex(about["digest_key"]), b""
         else:
             if secret is None:
-                raise keys.nothing_given(place)
+                reason = "nothing was given to seal it with"
+                raise WrongKey(place=place.words, reason=reason)
             master = keys.new_master()
             keys.add(place, id, master, secret, comment="init")
             digest_key, data_key = seal.derive(master)

@@ -1,7 +1,7 @@
 """The verbs that are not run all day: CRIU, migration, documents. Data only."""
 
-from ocimig.cli.verbs import FLAG, MANY, NUMBER, TEXT, Option, Verb
 from ocimig.cli import verbs_backup
+from ocimig.cli.verbs import FLAG, MANY, NUMBER, TEXT, Option, Verb
 from ocimig.cli.verbs_hot import HOT
 
 _IMAGE = Option(

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ocimig import jsonio, log
@@ -134,7 +135,7 @@ def moment(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
 
 
-def print_table(rows: list[tuple[str, ...]]) -> None:
+def print_table(rows: Sequence[tuple[str, ...]]) -> None:
     """Columns as wide as they have to be."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
@@ -169,7 +170,9 @@ def show(call: Call) -> int:
         for each in snapshot.trees if call.flag("files") else ():
             for path, node in walk.walk(store.packs, each.node()):
                 shown = tree.shown(os.fsencode(path))[1:-1]
-                print(f"{node.type} {node.mode:04o} {node.uid} {node.gid} {node.size} {each.path}/{shown}")
+                print(
+                    f"{node.type} {node.mode:04o} {node.uid} {node.gid} {node.size} {each.path}/{shown}"
+                )
     return 0
 
 

@@ -12,7 +12,6 @@ from ocimig.migrate.report import size
 
 if TYPE_CHECKING:
     from ocimig.migrate import retention
-    from ocimig.migrate.store.prune import Plan, Pruned
     from ocimig.migrate.store.store import Store
     from ocimig.migrate.store.verify import Verdict
 
@@ -75,6 +74,7 @@ def _show(call: Call, verdict: "Verdict") -> None:
 def forget(call: Call) -> int:
     """Remove snapshots by name or by policy."""
     from ocimig.migrate import retention
+    from ocimig.migrate.store.prune import MOST_UNUSED
 
     policy = _policy(call)
     names = call.arguments[1:]
@@ -96,10 +96,11 @@ def forget(call: Call) -> int:
         if not call.flag("dry-run"):
             for each in gone:
                 store.forget(each.id)
-        _show_decisions(call, decisions, [each.id for each in gone])
+        pruned: tuple[int, dict[str, Any], list[str]] | None = None
         if call.flag("prune") and not call.flag("dry-run"):
-            return _prune(call, store)
-    return 0
+            pruned = _prune(store, most_unused=MOST_UNUSED)
+    _show_forgotten(call, decisions, [each.id for each in gone], pruned)
+    return pruned[0] if pruned else 0
 
 
 class _Judged:
@@ -113,8 +114,11 @@ class _Judged:
         self.labels: dict[str, str] = {**snapshot.labels, "host": snapshot.host}
 
 
-def _show_decisions(
-    call: Call, decisions: "list[retention.Decision]", gone: list[str]
+def _show_forgotten(
+    call: Call,
+    decisions: "list[retention.Decision]",
+    gone: list[str],
+    pruned: tuple[int, dict[str, Any], list[str]] | None,
 ) -> None:
     verb = "would be removed" if call.flag("dry-run") else "removed"
     if call.text("format", "table") == "json":
@@ -123,7 +127,10 @@ def _show_decisions(
             for decision in decisions
             for each in decision.verdicts
         ]
-        print(jsonio.dumps({"removed": gone, "decisions": kept}, indent=2))
+        document: dict[str, Any] = {"removed": gone, "decisions": kept}
+        if pruned:
+            document["pruned"] = pruned[1]
+        print(jsonio.dumps(document, indent=2))
         return
     for decision in decisions:
         rows = [(f"{decision.container} on {decision.host}", "TIME", "WHAT", "WHY")]
@@ -138,12 +145,14 @@ def _show_decisions(
     if not decisions:
         for id in gone:
             print(f"{id} {verb}")
+    for line in pruned[2] if pruned else ():
+        print(line)
 
 
 def _policy(call: Call) -> "retention.Policy":
     from ocimig.migrate.retention import Policy, Span
 
-    counts = {}
+    counts: dict[str, int] = {}
     for name in ("last", "hourly", "daily", "weekly", "monthly", "yearly"):
         text = call.text(f"keep-{name}") or "0"
         if text != "-1" and not (text.isascii() and text.isdigit() and len(text) < 10):
@@ -154,50 +163,59 @@ def _policy(call: Call) -> "retention.Policy":
     except ValueError as error:
         raise Misuse(str(error), code=2, verb=call.verb) from None
     tags = tuple(tuple(each.split(",")) for each in call.many("keep-tag"))
-    return Policy(**counts, within=within, tags=tags)
+    return Policy(
+        last=counts["last"],
+        hourly=counts["hourly"],
+        daily=counts["daily"],
+        weekly=counts["weekly"],
+        monthly=counts["monthly"],
+        yearly=counts["yearly"],
+        within=within,
+        tags=tags,
+    )
 
 
 def prune(call: Call) -> int:
     """Remove what no snapshot needs."""
     with stores.store(call) as store:
-        return _prune(call, store)
+        most = _part(call, "max-unused", call.text("max-unused") or "30%")
+        code, document, lines = _prune(store, most_unused=most, dry_run=call.flag("dry-run"))
+    if call.text("format", "table") == "json":
+        print(jsonio.dumps(document, indent=2))
+    else:
+        print("\n".join(lines))
+    return code
 
 
-def _prune(call: Call, store: "Store") -> int:
+def _prune(
+    store: "Store", *, most_unused: float, dry_run: bool = False
+) -> tuple[int, dict[str, Any], list[str]]:
+    """The exit code, and what was done for programs and for people."""
     from ocimig.migrate.store import prune as room
 
-    most = _part(call, "max-unused", call.text("max-unused") or "30%") if call.verb.name.endswith("prune") else room.MOST_UNUSED
     with store.place.lock(exclusive=True, purpose="backup prune"):
         store.packs.refresh()
-        wanted, marks = room.survey(store, most_unused=most)
-        if call.flag("dry-run"):
-            _show_plan(call, wanted)
-            return 0
+        wanted, marks = room.survey(store, most_unused=most_unused)
+        if dry_run:
+            would = {
+                "remove": len(wanted.remove),
+                "shrink": len(wanted.shrink),
+                "freed_bytes": wanted.freed,
+            }
+            line = (
+                f"{len(wanted.remove)} packs would be removed, {len(wanted.shrink)} written anew "
+                f"without what nobody needs: about {size(wanted.freed)}"
+            )
+            return 0, would, [line]
         done = room.perform(store, wanted, marks, lambda _: None)
-    _show_pruned(call, done)
-    return 3 if done.problems else 0
-
-
-def _show_plan(call: Call, wanted: "Plan") -> None:
-    if call.text("format", "table") == "json":
-        document = {"remove": len(wanted.remove), "shrink": len(wanted.shrink), "freed_bytes": wanted.freed}
-        print(jsonio.dumps(document, indent=2))
-        return
-    print(
-        f"{len(wanted.remove)} packs would be removed, {len(wanted.shrink)} written anew without what "
-        f"nobody needs: about {size(wanted.freed)}"
-    )
-
-
-def _show_pruned(call: Call, done: "Pruned") -> None:
-    if call.text("format", "table") == "json":
-        document = {"removed": done.removed, "shrunk": done.shrunk, "freed_bytes": done.freed,
-                    "problems": done.problems}  # fmt: skip
-        print(jsonio.dumps(document, indent=2))
-        return
-    print(f"{done.removed} packs removed, {done.shrunk} written anew: {size(done.freed)} freed")
-    for problem in done.problems:
-        print(problem)
+    document = {
+        "removed": done.removed,
+        "shrunk": done.shrunk,
+        "freed_bytes": done.freed,
+        "problems": done.problems,
+    }
+    line = f"{done.removed} packs removed, {done.shrunk} written anew: {size(done.freed)} freed"
+    return 3 if done.problems else 0, document, [line, *done.problems]
 
 
 def unlock(call: Call) -> int:
@@ -218,5 +236,7 @@ def _part(call: Call, name: str, text: str) -> float:
     except ValueError:
         part = -1.0
     if not (text.endswith("%") and 0 <= part <= 1):
-        raise Misuse(f'invalid value "{text}" for --{name}: a part such as 5%', code=2, verb=call.verb)
+        raise Misuse(
+            f'invalid value "{text}" for --{name}: a part such as 5%', code=2, verb=call.verb
+        )
     return part
