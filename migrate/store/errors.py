@@ -89,3 +89,18 @@ class PlaceFailed(OcimigError):
 
     message = "{place}: {reason}"
     hint = "nothing in the store was changed; try again when the place can be reached"
+
+
+class LastKey(OcimigError):
+    """The last key slot was to be removed: nobody could ever open the store again."""
+
+    message = "{place}: {file} is its only key"
+    hint = "add another first: ocimig backup key add {place}"
+
+
+class AddOnly(OcimigError):
+    """The far side lets this caller add to the store and read it, and nothing else."""
+
+    message = "{place} may be added to and read from here, not {reason}"
+    hint = "do it on that host itself, or with an SSH key that is not held to --append-only"
+    code = 13
