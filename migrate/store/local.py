@@ -126,6 +126,18 @@ class LocalPlace:
             self.step(SYNC_DIRECTORY, room)
             os.fsync(directory)
 
+    def has_twin(self, room: str, name: str) -> bool:
+        """Whether another file is there whose name has the same number (all up to the dash)."""
+        rooms.check(room, name)
+        with self._told():
+            try:
+                with self._directory(room, name) as directory:
+                    there = os.listdir(directory)
+            except FileNotFoundError:
+                return False
+        number = name.partition("-")[0]
+        return any(each != name and each.partition("-")[0] == number for each in there)
+
     def quarantine(self, room: str, name: str) -> None:
         """See Place. Raises FileMissing. What lies there already under this name is the same file."""
         rooms.check(room, name)
@@ -252,7 +264,7 @@ class LocalMaking:
 
     def __init__(self, place: LocalPlace, room: str) -> None:
         self._place = place
-        self._room = room
+        self.room = room
         self._name = secrets.token_hex(8)
         self._whole = True  # no write has failed
         with place._told(), place._making(locks.TMP) as tmp:
@@ -268,7 +280,7 @@ class LocalMaking:
         """See Making."""
         with self._place._told():
             try:
-                self._place.step(WRITE, self._room)
+                self._place.step(WRITE, self.room)
                 write_all(self._fd.number, memoryview(data).cast("B"))
             except BaseException:
                 self._whole = False
@@ -276,8 +288,8 @@ class LocalMaking:
 
     def commit(self, name: str) -> None:
         """See Making. When it fails the file is not there, or not for good: it has no name."""
-        rooms.check(self._room, name)
-        place, room = self._place, self._room
+        rooms.check(self.room, name)
+        place, room = self._place, self.room
         if not self._whole:
             raise PlaceFailed(place=place.words, reason="a part of the file was not written")
         with place._told(), place._making(room, name) as directory:
