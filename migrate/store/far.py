@@ -116,6 +116,7 @@ class FarPlace:
         self._asking = threading.Lock()
         self._numbers = count()
         self._broken = ""  # why nothing can be asked any more
+        self._due = False  # an answer is on its way
         self._beat = Beat(lambda: wire.send("alive", timeout=patience(PATIENCE)), patience(BEAT))
         self._beat.__enter__()
 
@@ -213,6 +214,9 @@ class FarPlace:
             self._wire.send(kind, header, payload, flush=flush, timeout=patience(PATIENCE))
         except (LinkLost, OSError) as error:
             raise self._lost(str(error)) from None
+        except BaseException:  # a signal: half a frame may be on its way
+            self._lost("it was interrupted")
+            raise
 
     def ask(
         self, kind: str, header: dict[str, Any] | None = None, *, limit: int = 0
@@ -220,7 +224,10 @@ class FarPlace:
         """The answer: its header, and up to `limit` bytes of data. Raises what the far side says failed."""
         asked = header or {}
         with self._asking:
+            if self._due:  # a signal came before it: the next one would not be ours
+                self._lost("it was interrupted")
             self.tell(kind, asked)
+            self._due = True
             try:
                 return self._answer(asked, limit)
             except (LinkLost, BrokenFrame, FarFailure, OSError) as error:
@@ -230,6 +237,7 @@ class FarPlace:
         parts, size = [], 0
         while True:
             frame = self._wire.receive(patience(PATIENCE))
+            self._due = frame.kind == PIECE
             if frame.kind == FAILED:
                 raise self._failure(frame, asked)
             size += len(frame.payload)

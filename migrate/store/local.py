@@ -43,10 +43,14 @@ class Failpoints:
 
     def __call__(self, act: str, room: str) -> None:
         """`act` is about to be done in `room`."""
+        failpoints.here("store", self.point(act, room))
+
+    def point(self, act: str, room: str) -> str:
+        """The name of this one."""
         kind = f"{room or rooms.STORE}-{act}".upper()
         with self._lock:
             number = self._counts[kind] = self._counts.get(kind, 0) + 1
-        failpoints.here("store", f"{kind}-{number}:before")
+        return f"{kind}-{number}:before"
 
 
 class LocalPlace:

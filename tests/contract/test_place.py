@@ -1,6 +1,7 @@
 """One suite over every place that a store may lie in: what place.Place promises, each promise once."""
 
 import os
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -8,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from ocimig.errors import OcimigError
+from ocimig.errors import NoSpace, OcimigError
 from ocimig.migrate.store import far, local, serve
 from ocimig.migrate.store.errors import (
     FileMissing,
     FileShort,
     NameTaken,
     PlaceFailed,
+    StoreExists,
     StoreLocked,
 )
 from ocimig.migrate.store.place import KEYS, PACKS, QUARANTINE, SNAPSHOTS, TOP, Place
@@ -278,3 +280,34 @@ def test_an_unknown_room_is_a_mistake_here(place: Place) -> None:
         place.names("attic")
     with pytest.raises((ValueError, OcimigError)):
         place.make("attic")
+
+
+@pytest.mark.root
+def test_a_disk_that_is_really_full_is_said_and_can_be_emptied(tmp_path: Path) -> None:
+    """The kernel's own ENOSPC and EROFS, by a tmpfs of one megabyte: reading, locking, removing go on."""
+    home = tmp_path / "small"
+    home.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(home)], check=True)
+    try:
+        place = local.create(str(home))
+        put(place, PACKS, PACK, bytes(512 << 10))
+        with pytest.raises(NoSpace) as caught:
+            put(place, PACKS, PACK.replace("0", "1", 1), bytes(1 << 20))
+        assert (caught.value.code, str(caught.value)) == (15, f"no space left on {home}")
+        assert place.names(PACKS) == [PACK]
+        (home / "filler").write_bytes(bytes(place.free()))
+        assert place.free() == 0
+        with place.lock(exclusive=True, purpose="prune"):
+            assert place.read(PACKS, PACK) == bytes(512 << 10)
+            place.remove(PACKS, PACK)
+            put(place, PACKS, PACK, b"x")
+        subprocess.run(["mount", "-o", "remount,ro", str(home)], check=True)
+        with place.lock(exclusive=False, purpose="restore"):
+            assert place.read(PACKS, PACK) == b"x"
+        with pytest.raises(PlaceFailed, match="read-only"):
+            place.remove(PACKS, PACK)
+        place.close()
+        with pytest.raises(StoreExists, match="'filler' is in it"):
+            local.create(str(home))
+    finally:
+        subprocess.run(["umount", str(home)], check=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from ocimig.errors import Interrupted
 from ocimig.migrate.errors import FarFailure, LinkLost, NotOurProtocol
 from ocimig.migrate.store import far, local
 from ocimig.migrate.store.errors import (
@@ -153,6 +154,23 @@ def test_what_a_server_fails_with_is_an_error_of_ours(store: Path) -> None:
     place = answering(Frame("failed", {"name": "FileMissing", "reason": "\x1b]0;x"}))
     with pytest.raises(FileMissing, match=r"ssh://memory/store: keys/k is missing"):
         place.size(KEYS, "k")
+    place.close()
+
+
+def test_an_interrupted_question_is_the_last(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal between a question and its answer: the answer must not be taken for that of the next."""
+    place = reach(store)
+    real = place._wire.receive
+
+    def interrupted(timeout: float | None = None) -> Frame:
+        raise Interrupted(state="by a test")
+
+    monkeypatch.setattr(place._wire, "receive", interrupted)
+    with pytest.raises(Interrupted):
+        place.names(KEYS)
+    monkeypatch.setattr(place._wire, "receive", real)
+    with pytest.raises(PlaceFailed, match="interrupted"):
+        place.free()
     place.close()
 
 

@@ -150,24 +150,40 @@ def test_a_file_of_which_a_write_failed_gets_no_name(store: Path) -> None:
 # ---- killed
 
 
-@pytest.mark.parametrize(
-    ("kind", "there"),
-    [
-        ("PACKS-WRITE-1", False),
-        ("PACKS-MKDIR-1", False),
-        ("PACKS-SYNC-1", False),
-        ("PACKS-RENAME-1", False),
-        ("PACKS-SYNC-DIRECTORY-3", True),
-    ],
-)
-def test_killed_at_a_step_the_store_is_whole(
-    store: Path, place: LocalPlace, kind: str, there: bool
-) -> None:
-    """Each step is a place of failpoints: a real SIGKILL, by the environment."""
-    process = start(store, OCIMIG_FAILPOINT=f"store:{kind}:before")
-    out, _ = process.communicate(f"packs\ncommit\n{PACK}\n", timeout=60)
-    assert (process.returncode, "committed" in out) == (-signal.SIGKILL, False)
-    assert place.names(PACKS) == ([PACK] if there else [])
-    with place.lock(exclusive=True, purpose="x"):
-        put(place, PACKS, OTHER)
-        assert [name for name in tree(store) if name.startswith("tmp/")] == []
+def _points(store: Path) -> list[str]:
+    """Every step of making one pack, as failpoints call it."""
+    points = local.Failpoints()
+    found: list[str] = []
+    place = LocalPlace(str(store), step=lambda act, room: found.append(points.point(act, room)))
+    with place.lock(exclusive=False, purpose="x"):
+        put(place, PACKS, PACK)
+    place.close()
+    return found
+
+
+def test_killed_at_any_step_the_store_is_whole(tmp_path: Path) -> None:
+    """A real SIGKILL at each, by the environment: the pack is there, whole, or it is not."""
+    local.create(str(tmp_path / "count")).close()
+    points = _points(tmp_path / "count")
+    renamed = points.index("PACKS-RENAME-1:before")
+    assert len(points) >= 6
+    for number, point in enumerate(points):
+        store = tmp_path / str(number)
+        local.create(str(store)).close()
+        process = start(store, OCIMIG_FAILPOINT=f"store:{point}")
+        out, _ = process.communicate(f"packs\ncommit\n{PACK}\n", timeout=60)
+        assert (process.returncode, "committed" in out) == (-signal.SIGKILL, False)
+        place = LocalPlace(str(store))
+        assert place.names(PACKS) == ([PACK] if number > renamed else [])
+        with place.lock(exclusive=True, purpose="x"):
+            put(place, PACKS, OTHER)
+            assert [name for name in tree(store) if name.startswith("tmp/")] == []
+        place.close()
+
+
+def test_a_full_disk_can_be_had_by_the_environment(store: Path, place: LocalPlace) -> None:
+    """For tests of whole commands: the process meets ENOSPC there and ends by itself."""
+    process = start(store, OCIMIG_FAILPOINT="store:PACKS-SYNC-1:before=errno:28")
+    process.communicate(f"packs\ncommit\n{PACK}\n", timeout=60)
+    assert process.returncode == 1
+    assert tree(store) == []
