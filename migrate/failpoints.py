@@ -3,6 +3,7 @@
     OCIMIG_FAILPOINT=<place>           die there, as by kill -9
     OCIMIG_FAILPOINT=<place>=<path>    make the file, and go on when it is gone (after a minute at the
                                        latest): whoever watches may do anything meanwhile
+    OCIMIG_FAILPOINT=<place>=errno:<n> raise that OSError there: 28 is a full disk
     OCIMIG_FAILPOINT=every=<path>      do that at each place, the first time that it is come by; the
                                        file holds the process and the place
     OCIMIG_PATIENCE=<seconds>          nothing waits longer for the other side, or with <share>% only that
@@ -14,6 +15,8 @@
              <kind>:sent | <kind>:received         of a frame on the main link
 
 `member<N>.<place>` is that place in the Nth of several that move together only.
+`store:<ROOM>-<ACT>-<N>:before` is the Nth time in this process that a store is about to do that in one of
+its rooms: WRITE, SYNC, MKDIR, RENAME, SYNC-DIRECTORY, UNLINK (STORE is the room of STORE itself).
 Records are upper case, kinds of frames lower case. Each place acts once in a process. The matrix of
 the tests is what `every` came by, held against the tables of phases.py.
 """
@@ -25,6 +28,7 @@ import time
 VARIABLE = "OCIMIG_FAILPOINT"
 PATIENCE = "OCIMIG_PATIENCE"
 EVERY = "every"
+_ERRNO = "errno:"
 _LONGEST = 60.0  # seconds that a forgotten test may hold a container frozen
 _TICK = 0.002
 
@@ -59,6 +63,9 @@ def _reach(side: str, point: str) -> None:
     _came_by.add(exact if _wanted == EVERY else _wanted)
     if not _path:
         os.kill(os.getpid(), signal.SIGKILL)
+    if _path.startswith(_ERRNO):
+        number = int(_path.removeprefix(_ERRNO))
+        raise OSError(number, os.strerror(number))
     end = time.monotonic() + _LONGEST
     with open(f"{_path}.new", "w", encoding="utf-8") as file:
         file.write(f"{os.getpid()} {exact}")

@@ -96,3 +96,18 @@ class TreeDamaged(OcimigError):
 
     message = "what the store has of {path} is damaged: {reason}"
     hint = "see what is affected: ocimig backup verify with --read-data"
+
+
+class LastKey(OcimigError):
+    """The last key slot was to be removed: nobody could ever open the store again."""
+
+    message = "{place}: {file} is its only key"
+    hint = "add another first: ocimig backup key add {place}"
+
+
+class AddOnly(OcimigError):
+    """The far side lets this caller add to the store and read it, and nothing else."""
+
+    message = "{place} may be added to and read from here, not {reason}"
+    hint = "do it on that host itself, or with an SSH key that is not held to --append-only"
+    code = 13

@@ -16,11 +16,13 @@ class Making(Protocol):
     """A file on its way into a place. Leaving the `with` block without commit() leaves nothing behind."""
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Append. Raises NoSpace, PlaceFailed."""
+        """Append; the bytes are taken before it returns. What fails is raised here or by commit():
+        NoSpace, PlaceFailed. A file of which a write failed gets no name any more."""
         ...
 
     def commit(self, name: str) -> None:
-        """Give it its name: durable, whole, or not at all. Raises NameTaken where there is one."""
+        """Give it its name: durable, whole, or not at all. Raises NameTaken where there is one; two that
+        give one name at the same moment must hold the store alone, or write the same bytes."""
         ...
 
     def __enter__(self) -> "Making": ...
@@ -32,7 +34,8 @@ class Place(Protocol):
     """The files of one store.
 
     Names are plain file names; how they spread over directories is the place's own business. Every
-    method raises PlaceFailed with the words of the system for what it does not name here.
+    method raises PlaceFailed with the words of the system for what it does not name here, ValueError for
+    what is no room or no name, and AddOnly for what the far side does not let this caller do.
     """
 
     words: str  # what people call it: a path, or ssh://host/path
@@ -46,7 +49,8 @@ class Place(Protocol):
         ...
 
     def read(self, room: str, name: str, offset: int = 0, size: int = -1) -> bytes:
-        """`size` bytes from `offset` on, or all that follow. Raises FileMissing, FileShort."""
+        """`size` bytes from `offset` on, or all that follow (of another host 1 GiB at most). Raises
+        FileMissing, FileShort."""
         ...
 
     def make(self, room: str) -> Making:
@@ -58,7 +62,7 @@ class Place(Protocol):
         ...
 
     def quarantine(self, room: str, name: str) -> None:
-        """Move a file out of the way, into QUARANTINE, under its name."""
+        """Move a file out of the way, into QUARANTINE, under its name. Raises FileMissing."""
         ...
 
     def lock(self, *, exclusive: bool, purpose: str) -> AbstractContextManager[None]:

@@ -36,6 +36,7 @@ PLACES = {
     "ctypes": _in("runtime/linux/"),
     "pyroute2": _in("migrate/network"),
     "paramiko": _in("migrate/transport/ssh.py", "migrate/transport/ssh_channel.py"),
+    "cryptography": _in("migrate/store/seal.py", "migrate/store/keys.py", "migrate/transport/ssh"),
     "google": _in("criu_images/", "migrate/wire"),
     "pycriu": _in("criu_images/"),
     "click": _in("src/ocimig/cli/"),

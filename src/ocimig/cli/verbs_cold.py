@@ -3,6 +3,7 @@
 from ocimig.cli import verbs_backup
 from ocimig.cli.verbs import FLAG, MANY, NUMBER, TEXT, Option, Verb
 from ocimig.cli.verbs_hot import HOT
+from ocimig.cli.verbs_place import PLACE
 
 _IMAGE = Option(
     "--image-path", "directory of the image (default: ./checkpoint)", TEXT, "DIR", file=True
@@ -250,6 +251,7 @@ COLD = {
             options=(Option("--json", "the findings as JSON", FLAG),),
             examples=(("Is this host ready?", "doctor"),),
         ),
+        *PLACE,
     )
 }  # fmt: skip
 
