@@ -57,7 +57,7 @@ def receive(
     *,
     fresh: bool = True,
     sync: bool = True,
-    timeout: float | None = 120.0,
+    timeout: float | None = records.SILENCE,
 ) -> Received:
     """Take what one send() sends. Raises what went wrong, after telling the sender.
 

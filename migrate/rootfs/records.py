@@ -7,7 +7,13 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ocimig.migrate import failpoints
+
 REGULAR, DIRECTORY, SYMLINK, HARD_LINK, CHARACTER, BLOCK, FIFO, SOCKET, REMOVAL = range(1, 10)
+
+SILENCE = failpoints.patience(
+    60.0
+)  # seconds without a frame; who is busy for longer gives a sign of life
 
 UPDATE = 1  # the name exists there and keeps its identity
 STREAMED = 2  # the bytes follow in frames of their own

@@ -5,6 +5,7 @@ import os
 import stat
 import time
 from collections.abc import Collection, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from ocimig import files
@@ -59,7 +60,7 @@ def send(
     opened: Collection[int] = (),
     watch: Watch | None = None,
     settle: bool = True,
-    timeout: float | None = 120.0,
+    timeout: float | None = records.SILENCE,
 ) -> tuple[Index, Sent]:
     """Make the other side's directory like `root`, as far as it is not what `previous` says.
 
@@ -72,16 +73,18 @@ def send(
     """
     fd = os.dup(root) if isinstance(root, int) else _open_root(root)
     with files.Fd(fd):
-        if settle and previous is None:
-            syncfs(fd)
-        begun = time.monotonic()
         looked: list[str] | None = None
-        if watch is not None and previous is not None and one_filesystem and watch.drain():
-            now = previous
-            before, looked = look_again(fd, now, watch, {*suspects, *opened}, only, skip)
-        else:
-            now = scan(fd, only=only, skip=skip, one_filesystem=one_filesystem, watch=watch)
-            before = previous or Index()
+        # a first pass may write out, and look at, very much; the later ones are made in a freeze
+        with wire.beating() if previous is None else nullcontext():
+            if settle and previous is None:
+                syncfs(fd)
+            begun = time.monotonic()
+            if watch is not None and previous is not None and one_filesystem and watch.drain():
+                now = previous
+                before, looked = look_again(fd, now, watch, {*suspects, *opened}, only, skip)
+            else:
+                now = scan(fd, only=only, skip=skip, one_filesystem=one_filesystem, watch=watch)
+                before = previous or Index()
         seconds = time.monotonic() - begun
         todo = plan(before, now, suspects, looked)
         sender = _Sender(wire, fd, before, now, todo, timeout)

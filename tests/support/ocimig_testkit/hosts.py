@@ -13,8 +13,10 @@ without the cgroup hierarchies makes CRIU and every runtime do other things than
 
 import os
 import shlex
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -158,6 +160,7 @@ class Host:
             self.holder.kill()
             self.holder.wait(10)
         for cgroup in self.cgroups:
+            _end(cgroup)
             failed += remove_cgroup(cgroup)
         if Path(f"/run/netns/{self.namespace}").exists():
             _do("ip", "netns", "del", self.namespace)
@@ -180,6 +183,14 @@ def own_cgroups() -> list[Path]:
             name = next(option for option in options if option in ours)
             found.append(Path(fields[4] + ours[name]))
     return list(dict.fromkeys(found))
+
+
+def _end(cgroup: Path) -> None:
+    """What is still in a host's own cgroup: sessions of sshd whose other end never said goodbye."""
+    for directory, _, _ in os.walk(cgroup):
+        for pid in (Path(directory) / "cgroup.procs").read_text().split():
+            with suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
 
 
 def remove_cgroup(cgroup: Path) -> list[str]:
