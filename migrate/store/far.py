@@ -125,8 +125,12 @@ class FarPlace:
         if room not in ROOMS:
             raise ValueError(f"{room!r} is no room of a store")
         _, data = self.ask("names", {"room": room}, limit=MOST_NAMES)
-        names = data.decode("ascii", "replace").split("\n") if data else []
-        if len(set(names)) != len(names) or not all(rooms.is_name(room, name) for name in names):
+        *names, rest = data.decode("ascii", "replace").split("\n")
+        if (
+            rest
+            or len(set(names)) != len(names)
+            or not all(rooms.is_name(room, name) for name in names)
+        ):
             raise self._lost(f"it has names in {room or 'the store'} that are none")
         return names
 

@@ -335,16 +335,16 @@ def _beneath(directory: int, path: str) -> int:
 
 
 def _gathered(names: list[str]) -> Iterator[bytes]:
-    """Names by lines, in pieces; one piece at least."""
+    """Names, each with its newline, in pieces; one piece at least."""
     lines: list[str] = []
     size = 0
     for name in names:
         if size + len(name) + 1 > PIECE_BYTES:
-            yield "\n".join(lines).encode()
+            yield "".join(lines).encode()
             lines, size = [], 0
-        lines.append(name)
+        lines.append(f"{name}\n")
         size += len(name) + 1
-    yield "\n".join(lines).encode()
+    yield "".join(lines).encode()
 
 
 def _reason(error: OcimigError) -> str:

@@ -18,6 +18,8 @@ from ocimig.migrate.store.errors import FileMissing, FileShort, NameTaken, Place
 from ocimig.migrate.store.local import RENAME, SYNC, SYNC_DIRECTORY, UNLINK, WRITE
 from ocimig.migrate.store.place import QUARANTINE, ROOMS
 
+SYNC_REMOVED = "sync-removed"  # a directory out of which something was taken: that needs no room
+
 
 class PowerCut(BaseException):
     """The machine is off. No `except Exception` lives through it."""
@@ -52,11 +54,11 @@ class Disk:
         """`act` is about to be done. Raises PowerCut, or ENOSPC where it needs room."""
         if self.off:
             raise PowerCut
-        self.steps.append((act, room))
+        self.steps.append((SYNC_DIRECTORY if act == SYNC_REMOVED else act, room))
         if self.cut_at and len(self.steps) >= self.cut_at:
             self.off = True
             raise PowerCut
-        if self.fail_at and len(self.steps) >= self.fail_at and act != UNLINK and room != "(free)":
+        if self.fail_at and len(self.steps) >= self.fail_at and act not in (UNLINK, SYNC_REMOVED):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def name(self, room: str, name: str, node: Node | None) -> None:
@@ -141,16 +143,10 @@ class MemoryPlace:
         """See Place."""
         rooms.check(room, name)
         self._on()
-        if (room, name) in self.disk.names:
-            with self._told():
-                self.disk.step(UNLINK, room)
-                self.disk.name(room, name, None)
-                # what is unlinked needs no room to be synced
-                if self.disk.fail_at:
-                    self.disk.sync(room)
-                    return
-                self.disk.step(SYNC_DIRECTORY, room)
-                self.disk.sync(room)
+        self.disk.step(UNLINK, room)
+        self.disk.name(room, name, None)
+        self.disk.step(SYNC_REMOVED, room)
+        self.disk.sync(room)
 
     def quarantine(self, room: str, name: str) -> None:
         """See Place."""

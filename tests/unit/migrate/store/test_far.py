@@ -147,6 +147,21 @@ def test_who_holds_it_over_ssh_is_named_with_the_host(place: far.FarPlace, store
         here.close()
 
 
+def test_names_and_bytes_arrive_in_pieces(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No piece is too large for a frame, and where one ends nothing is lost or glued together."""
+    monkeypatch.setattr(serve, "PIECE_BYTES", 100)
+    place = reach(store)
+    data = os.urandom(1000)
+    names = [f"{number:0{10 + number}}.key" for number in range(30)]
+    for name in names:
+        put(place, KEYS, name, data)
+    assert sorted(place.names(KEYS)) == sorted(names)
+    for size in (0, 1, 99, 100, 101, 200, 999, -1):
+        there = place.read(KEYS, names[0], 1, size)
+        assert there == (data[1:] if size < 0 else data[1 : 1 + size])
+    place.close()
+
+
 # ---- what breaks
 
 
