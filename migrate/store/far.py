@@ -230,8 +230,8 @@ class FarPlace:
         with self._asking:
             if self._due:  # a signal came before it: the next one would not be ours
                 self._lost("it was interrupted")
-            self.tell(kind, asked)
             self._due = True
+            self.tell(kind, asked)
             try:
                 return self._answer(asked, limit)
             except (LinkLost, BrokenFrame, FarFailure, OSError) as error:

@@ -33,15 +33,16 @@ class Node:
         self.safe = 0
 
 
+Entry = tuple[str, tuple[str, str], Node | None]  # a room, a name in it, what it names or None
+
+
 class Disk:
     """Names and bytes as programs see them, and as they would be found after a power cut."""
 
     def __init__(self) -> None:
         self.names: dict[tuple[str, str], Node] = {}
         self.safe: dict[tuple[str, str], Node] = {}  # what was synced
-        self.pending: list[
-            tuple[str, tuple[str, str], Node | None]
-        ] = []  # room, name, is or is not
+        self.pending: list[Entry] = []
         self.steps: list[tuple[str, str]] = []
         self.fail_at = 0
         self.cut_at = 0
@@ -87,18 +88,14 @@ class Disk:
         for key, node in found.items():
             left = Node()
             left.data = bytearray(node.data[: chance.randint(node.safe, len(node.data))])
-            if len(left.data) > node.safe and chance.random() < 0.5:
-                left.data[node.safe :] = bytes(
-                    len(left.data) - node.safe
-                )  # allocated, never written
+            if chance.random() < 0.5:  # allocated, never written
+                left.data[node.safe :] = bytes(len(left.data) - node.safe)
             left.safe = len(left.data)
             after.names[key] = after.safe[key] = left
         return after
 
 
-def _apply(
-    names: dict[tuple[str, str], Node], entry: tuple[str, tuple[str, str], Node | None]
-) -> None:
+def _apply(names: dict[tuple[str, str], Node], entry: Entry) -> None:
     _, key, node = entry
     if node is None:
         names.pop(key, None)

@@ -224,6 +224,28 @@ def test_a_client_that_computes_for_long_keeps_its_lock(
     place.close()
 
 
+def test_a_slow_link_is_not_taken_for_a_dead_host(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was written lies in buffers when the answer to commit() is waited for: signs of life come."""
+    monkeypatch.setattr(serve, "BEAT", 0.1)
+    monkeypatch.setattr(far, "PATIENCE", 0.8)
+    real = local.LocalMaking.write
+
+    def slow(self: local.LocalMaking, data: bytes) -> None:
+        time.sleep(0.3)
+        real(self, data)
+
+    monkeypatch.setattr(local.LocalMaking, "write", slow)
+    place = reach(store)
+    with place.make(PACKS) as making:
+        for _ in range(6):
+            making.write(b"x")
+        making.commit(PACK)
+    assert place.read(PACKS, PACK) == b"x" * 6
+    place.close()
+
+
 def test_a_disk_that_is_full_over_there_is_said_at_the_commit(
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
