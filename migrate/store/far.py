@@ -125,8 +125,12 @@ class FarPlace:
         if room not in ROOMS:
             raise ValueError(f"{room!r} is no room of a store")
         _, data = self.ask("names", {"room": room}, limit=MOST_NAMES)
-        names = data.decode("ascii", "replace").split("\n") if data else []
-        if len(set(names)) != len(names) or not all(rooms.is_name(room, name) for name in names):
+        *names, rest = data.decode("ascii", "replace").split("\n")
+        if (
+            rest
+            or len(set(names)) != len(names)
+            or not all(rooms.is_name(room, name) for name in names)
+        ):
             raise self._lost(f"it has names in {room or 'the store'} that are none")
         return names
 
@@ -226,8 +230,8 @@ class FarPlace:
         with self._asking:
             if self._due:  # a signal came before it: the next one would not be ours
                 self._lost("it was interrupted")
-            self.tell(kind, asked)
             self._due = True
+            self.tell(kind, asked)
             try:
                 return self._answer(asked, limit)
             except (LinkLost, BrokenFrame, FarFailure, OSError) as error:

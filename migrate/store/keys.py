@@ -15,6 +15,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from ocimig import jsonio, log
+from ocimig.migrate.store import seal
 from ocimig.migrate.store.errors import FileMissing, LastKey, StoreDamaged, WrongKey
 from ocimig.migrate.store.place import KEYS, Place
 from ocimig.migrate.store.seal import KEY
@@ -148,6 +149,26 @@ def unlock(place: Place, id: str, secret: Secret | None) -> tuple[bytes, str]:
         return master, slot.name
     reason = f"{secret.words} does not open it; {_counted(found)} would do"
     raise WrongKey(place=place.words, reason=reason)
+
+
+def sealer_of(
+    place: Place, id: str, sealed: str, secret: Secret | None
+) -> tuple[seal.Sealer, bytes | None]:
+    """What opens a store whose STORE says `id` and `sealed`, and its digest key; None where STORE has that.
+
+    STORE is not sealed itself, so whoever can write it can claim that nothing is. With a secret given that
+    is WrongKey: else forged snapshots would be read, and the next ones written for all to see. Raises
+    ValueError for a `sealed` that is not known here.
+    """
+    if sealed == seal.NONE:
+        if secret is not None:
+            reason = f"it says that it is not sealed, but {secret.words} is given: was it replaced?"
+            raise WrongKey(place=place.words, reason=reason)
+        return seal.Plain(), None
+    if sealed not in seal.CIPHERS:
+        raise ValueError(f"it is sealed by {sealed!r}, which is not known here")
+    digest_key, data_key = seal.derive(unlock(place, id, secret)[0])
+    return seal.Aead(sealed, data_key), digest_key
 
 
 def remove(place: Place, name: str) -> None:

@@ -122,11 +122,12 @@ class LocalPlace:
         return LocalMaking(self, room)
 
     def remove(self, room: str, name: str) -> None:
-        """See Place. Writes nothing but the directory."""
+        """See Place. Writes nothing but the directory; also where the name is gone: it may be so for now only."""
         rooms.check(room, name)
         with self._told(), suppress(FileNotFoundError), self._directory(room, name) as directory:
             self.step(UNLINK, room)
-            os.unlink(name, dir_fd=directory)
+            with suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=directory)
             self.step(SYNC_DIRECTORY, room)
             os.fsync(directory)
 

@@ -14,7 +14,7 @@ OVERHEAD = 16  # bytes that sealing adds
 LAST = (1 << 64) - 1  # the count of an index, and of the body of a snapshot
 
 _OWN = slice(16, 40)  # of a head: number and salt, which no other file has
-_CIPHERS: dict[str, type[AESGCM | ChaCha20Poly1305]] = {AES: AESGCM, CHACHA: ChaCha20Poly1305}
+CIPHERS: dict[str, type[AESGCM | ChaCha20Poly1305]] = {AES: AESGCM, CHACHA: ChaCha20Poly1305}
 
 
 class Heading(Protocol):
@@ -53,15 +53,6 @@ def derive(master: bytes) -> tuple[bytes, bytes]:
     return _derived("ocimig store 1 digests", master), _derived("ocimig store 1 data", master)
 
 
-def sealer(sealed: str, data_key: bytes = b"") -> Sealer:
-    """By what STORE says under `sealed`. Raises ValueError for what is not known here."""
-    if sealed == NONE:
-        return Plain()
-    if sealed not in _CIPHERS:
-        raise ValueError(f"it is sealed by {sealed!r}, which is not known here")
-    return Aead(sealed, data_key)
-
-
 class Plain:
     """Of a store that is not sealed: everything stays as it is."""
 
@@ -88,9 +79,10 @@ class Aead:
     overhead = OVERHEAD
 
     def __init__(self, cipher: str, data_key: bytes) -> None:
+        """Raises ValueError for a key of another length."""
         if len(data_key) != KEY:
             raise ValueError(f"a key has {KEY} bytes, not {len(data_key)}")
-        self._cipher = _CIPHERS[cipher]
+        self._cipher = CIPHERS[cipher]
         self._data_key = data_key
 
     def of(self, head: Heading, magic: bytes) -> FileSeal:

@@ -25,7 +25,7 @@ from ocimig.migrate.wire import Frame, Wire
 from ocimig.runtime.linux.openat2 import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, openat2
 
 DONE, PIECE, FAILED = "done", "piece", "failed"
-PIECE_BYTES = 1 << 20
+PIECE_BYTES = 1 << 18  # in a minute, over any link that is worth the name
 QUIET = 60.0  # seconds without a word after which the other end is dead, and its locks are free
 BEAT = 5.0  # seconds between signs of life
 
@@ -56,6 +56,7 @@ class Server:
         self._files: dict[int, LocalMaking | OcimigError] = {}
         self._locks: dict[int, AbstractContextManager[None]] = {}
         self._busy = False
+        self._heard = False  # something since the last sign of life
 
     def run(self) -> None:
         """Answer until the other end says bye, breaks off or is silent for QUIET seconds.
@@ -97,6 +98,7 @@ class Server:
     def _step(self, handlers: dict[str, Handler]) -> bool:
         """Answer one frame; false at the end."""
         frame = self._wire.receive(patience(QUIET))
+        self._heard = True
         if frame.kind == "bye":
             return False
         handler = handlers.get(frame.kind)
@@ -114,8 +116,9 @@ class Server:
         return True
 
     def _sign(self) -> None:
-        """Only while the other end waits for an answer: else nobody would read it."""
-        if self._busy:
+        """Only while the other end waits for an answer, or writes and will: else nobody would read it."""
+        if self._busy or self._heard:
+            self._heard = False
             self._wire.send("alive", timeout=patience(QUIET))
 
     def _give_back(self) -> None:
@@ -335,16 +338,16 @@ def _beneath(directory: int, path: str) -> int:
 
 
 def _gathered(names: list[str]) -> Iterator[bytes]:
-    """Names by lines, in pieces; one piece at least."""
+    """Names, each with its newline, in pieces; one piece at least."""
     lines: list[str] = []
     size = 0
     for name in names:
         if size + len(name) + 1 > PIECE_BYTES:
-            yield "\n".join(lines).encode()
+            yield "".join(lines).encode()
             lines, size = [], 0
-        lines.append(name)
+        lines.append(f"{name}\n")
         size += len(name) + 1
-    yield "\n".join(lines).encode()
+    yield "".join(lines).encode()
 
 
 def _reason(error: OcimigError) -> str:

@@ -256,7 +256,7 @@ def test_there_is_a_number_for_what_is_free(place: Place) -> None:
 
 
 def test_many_names_arrive(place: Place) -> None:
-    """More than one frame of them."""
+    """Each once."""
     names = {f"{number:0120}.key" for number in range(300)}
     for name in names:
         with place.make(KEYS) as making:

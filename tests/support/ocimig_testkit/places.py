@@ -18,6 +18,8 @@ from ocimig.migrate.store.errors import FileMissing, FileShort, NameTaken, Place
 from ocimig.migrate.store.local import RENAME, SYNC, SYNC_DIRECTORY, UNLINK, WRITE
 from ocimig.migrate.store.place import QUARANTINE, ROOMS
 
+SYNC_REMOVED = "sync-removed"  # a directory out of which something was taken: that needs no room
+
 
 class PowerCut(BaseException):
     """The machine is off. No `except Exception` lives through it."""
@@ -31,15 +33,16 @@ class Node:
         self.safe = 0
 
 
+Entry = tuple[str, tuple[str, str], Node | None]  # a room, a name in it, what it names or None
+
+
 class Disk:
     """Names and bytes as programs see them, and as they would be found after a power cut."""
 
     def __init__(self) -> None:
         self.names: dict[tuple[str, str], Node] = {}
         self.safe: dict[tuple[str, str], Node] = {}  # what was synced
-        self.pending: list[
-            tuple[str, tuple[str, str], Node | None]
-        ] = []  # room, name, is or is not
+        self.pending: list[Entry] = []
         self.steps: list[tuple[str, str]] = []
         self.fail_at = 0
         self.cut_at = 0
@@ -52,11 +55,11 @@ class Disk:
         """`act` is about to be done. Raises PowerCut, or ENOSPC where it needs room."""
         if self.off:
             raise PowerCut
-        self.steps.append((act, room))
+        self.steps.append((SYNC_DIRECTORY if act == SYNC_REMOVED else act, room))
         if self.cut_at and len(self.steps) >= self.cut_at:
             self.off = True
             raise PowerCut
-        if self.fail_at and len(self.steps) >= self.fail_at and act != UNLINK and room != "(free)":
+        if self.fail_at and len(self.steps) >= self.fail_at and act not in (UNLINK, SYNC_REMOVED):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def name(self, room: str, name: str, node: Node | None) -> None:
@@ -85,18 +88,14 @@ class Disk:
         for key, node in found.items():
             left = Node()
             left.data = bytearray(node.data[: chance.randint(node.safe, len(node.data))])
-            if len(left.data) > node.safe and chance.random() < 0.5:
-                left.data[node.safe :] = bytes(
-                    len(left.data) - node.safe
-                )  # allocated, never written
+            if chance.random() < 0.5:  # allocated, never written
+                left.data[node.safe :] = bytes(len(left.data) - node.safe)
             left.safe = len(left.data)
             after.names[key] = after.safe[key] = left
         return after
 
 
-def _apply(
-    names: dict[tuple[str, str], Node], entry: tuple[str, tuple[str, str], Node | None]
-) -> None:
+def _apply(names: dict[tuple[str, str], Node], entry: Entry) -> None:
     _, key, node = entry
     if node is None:
         names.pop(key, None)
@@ -141,16 +140,10 @@ class MemoryPlace:
         """See Place."""
         rooms.check(room, name)
         self._on()
-        if (room, name) in self.disk.names:
-            with self._told():
-                self.disk.step(UNLINK, room)
-                self.disk.name(room, name, None)
-                # what is unlinked needs no room to be synced
-                if self.disk.fail_at:
-                    self.disk.sync(room)
-                    return
-                self.disk.step(SYNC_DIRECTORY, room)
-                self.disk.sync(room)
+        self.disk.step(UNLINK, room)
+        self.disk.name(room, name, None)
+        self.disk.step(SYNC_REMOVED, room)
+        self.disk.sync(room)
 
     def quarantine(self, room: str, name: str) -> None:
         """See Place."""

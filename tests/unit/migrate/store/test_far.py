@@ -147,6 +147,21 @@ def test_who_holds_it_over_ssh_is_named_with_the_host(place: far.FarPlace, store
         here.close()
 
 
+def test_names_and_bytes_arrive_in_pieces(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No piece is too large for a frame, and where one ends nothing is lost or glued together."""
+    monkeypatch.setattr(serve, "PIECE_BYTES", 100)
+    place = reach(store)
+    data = os.urandom(1000)
+    names = [f"{number:0{10 + number}}.key" for number in range(30)]
+    for name in names:
+        put(place, KEYS, name, data)
+    assert sorted(place.names(KEYS)) == sorted(names)
+    for size in (0, 1, 99, 100, 101, 200, 999, -1):
+        there = place.read(KEYS, names[0], 1, size)
+        assert there == (data[1:] if size < 0 else data[1 : 1 + size])
+    place.close()
+
+
 # ---- what breaks
 
 
@@ -206,6 +221,28 @@ def test_a_client_that_computes_for_long_keeps_its_lock(
     with place.lock(exclusive=True, purpose="x"):
         time.sleep(1.5)
         assert len(place.holders()) == 1
+    place.close()
+
+
+def test_a_slow_link_is_not_taken_for_a_dead_host(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was written lies in buffers when the answer to commit() is waited for: signs of life come."""
+    monkeypatch.setattr(serve, "BEAT", 0.1)
+    monkeypatch.setattr(far, "PATIENCE", 0.8)
+    real = local.LocalMaking.write
+
+    def slow(self: local.LocalMaking, data: bytes) -> None:
+        time.sleep(0.3)
+        real(self, data)
+
+    monkeypatch.setattr(local.LocalMaking, "write", slow)
+    place = reach(store)
+    with place.make(PACKS) as making:
+        for _ in range(6):
+            making.write(b"x")
+        making.commit(PACK)
+    assert place.read(PACKS, PACK) == b"x" * 6
     place.close()
 
 

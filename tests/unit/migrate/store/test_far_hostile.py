@@ -131,7 +131,7 @@ def test_a_server_is_not_believed_about_lengths(answer: Frame) -> None:
     place.close()
 
 
-@pytest.mark.parametrize("names", [b"../x", b"a\n\nb", b"a\na", b"\xff", b"a b"])
+@pytest.mark.parametrize("names", [b"../x\n", b"a\n\nb\n", b"a\na\n", b"\xff\n", b"a b\n", b"cut"])
 def test_a_server_is_not_believed_about_names(names: bytes) -> None:
     """They become paths, and lines on a terminal."""
     place = answering(Frame("done", {}, names))

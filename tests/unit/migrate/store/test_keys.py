@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from blake3 import blake3
 
-from ocimig.migrate.store import keys, secret
+from ocimig.migrate.store import keys, seal, secret
 from ocimig.migrate.store.errors import FileMissing, LastKey, StoreDamaged, StoreLocked, WrongKey
 from ocimig.migrate.store.place import KEYS
 from ocimig.migrate.store.secret import FILE, PASSPHRASE, Secret
@@ -208,6 +208,18 @@ def test_a_large_slot_is_not_read(place: MemoryPlace) -> None:
     """Sixteen KiB are enough for every slot."""
     write(place, bytes(keys.LARGEST_SLOT + 1))
     assert len(keys.slots(place)) == 1
+
+
+def test_a_store_that_claims_to_be_open_is_refused_to_who_has_a_key(place: MemoryPlace) -> None:
+    """Its host can rewrite STORE: nobody's memory is written there in the clear because of that."""
+    with pytest.raises(WrongKey, match="my passphrase is given: was it replaced"):
+        keys.sealer_of(place, ID, seal.NONE, MINE)
+    assert keys.sealer_of(place, ID, seal.NONE, None)[0].sealed is False
+    with pytest.raises(ValueError, match="'rot13', which is not known here"):
+        keys.sealer_of(place, ID, "rot13", MINE)
+    for cipher in (seal.AES, seal.CHACHA):
+        sealer, digest_key = keys.sealer_of(place, ID, cipher, MINE)
+        assert (sealer.sealed, digest_key) == (True, seal.derive(MASTER)[0])
 
 
 # ---- where a secret comes from
