@@ -317,8 +317,10 @@ class Capture:
     def _directories(self) -> int:
         """Streams of the directories that are not as they were, the deepest first; how many those are."""
         entries = self._index.entries
+        walked: set[str] = set()
         for path in list(self._dirty):
-            while path:
+            while path and path not in walked:
+                walked.add(path)
                 path = split(path)[0]
                 self._dirty.add(path)
         below: dict[str, list[tuple[bytes, str]]] = {
