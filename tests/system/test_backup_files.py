@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from ocimig.migrate.backup import files as backup_files
 from ocimig.migrate.backup import known
 from ocimig.migrate.backup.files import Capture
 from ocimig.migrate.backup.walk import diff, walk
@@ -33,7 +32,7 @@ def tree(
 ) -> Iterator[Captures]:
     """An empty tree; in its freeze the kernel tells what changed, or every name is looked at."""
     if request.param == "blind":
-        monkeypatch.setattr(backup_files.Watch, "start", lambda root: Watch(-1, "for a test"))
+        monkeypatch.setattr(Watch, "start", staticmethod(lambda root: Watch(-1, "for a test")))
     made = Captures(tmp_path)
     with Capture(made.store, str(made.here), room=str(made.room)) as capture:
         if request.param == "watched" and capture.blind:

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from ocimig.migrate.backup.walk import diff, walk
 from ocimig.migrate.errors import DirectoryNotEmpty, TreeFailed
 from ocimig.migrate.rootfs.paths import LONGEST
 from ocimig.migrate.store import stream
-from ocimig.migrate.store.blobs import BLOCK, Run
+from ocimig.migrate.store.blobs import BLOCK, Data, Run
 from ocimig.migrate.store.errors import TreeDamaged
 from ocimig.migrate.store.tree import Node, encode
 from ocimig_testkit import trees
@@ -202,10 +203,10 @@ def test_what_a_directory_would_have_others_do_waits(tmp_path: Path) -> None:
     seen = []
 
     class Looking(MemoryStore):
-        def blobs(self, runs: object) -> object:  # type: ignore[override]
+        def blobs(self, runs: Iterable[Run]) -> Iterator[Data]:
             if (there := tmp_path / "there").exists():
                 seen.append(there.stat().st_mode & 0o7777)
-            return super().blobs(runs)  # type: ignore[arg-type]
+            return super().blobs(runs)
 
     store = Looking()
     root = captured(store, tmp_path / "here", tmp_path).root
