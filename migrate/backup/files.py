@@ -174,14 +174,12 @@ class Capture:
         self._lines[path] = tree.encode(node)
 
     def _content(self, fd: int, entry: Entry) -> tuple[Entry, stream.Stored]:
-        """A file's stream, and the facts that go with it: young ones where it changed under our eyes."""
+        """A file's stream, and the facts that go with it: young ones where it changed from name to name."""
         key = entry.device, entry.inode
         if twin := self._stored.get(key):
             return entry._replace(young=not twin[0].same(entry)), twin[1]
         stored = stream.put_file(self._sink, fd, entry.size)
         self._count(stored)
-        if not entry.same(entry_of(os.fstat(fd), 0)):
-            entry = entry._replace(young=True)
         if entry.links > 1:
             self._stored[key] = entry, stored
         return entry, stored
