@@ -19,9 +19,10 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from ocimig import files
-from ocimig.migrate.backup.hoard import Hoard, Kept
+from ocimig.migrate.backup.hoard import SMALL, Hoard, Kept
 from ocimig.migrate.backup.known import Known
 from ocimig.migrate.backup.names import GONE, open_node
+from ocimig.migrate.backup.patch import Marked, Marking
 from ocimig.migrate.backup.telling import times_tell
 from ocimig.migrate.errors import TreeFailed
 from ocimig.migrate.rootfs import Index, Watch, opened, scan, shared_mappings
@@ -97,6 +98,7 @@ class Capture:
         self._taken: dict[str, tuple[Node, _Key, Kept | None]] = {}
         self._dirty: set[str] = set()  # directories whose streams are not what they were
         self._stored: dict[_Key, tuple[Entry, stream.Stored]] = {}  # files with several names
+        self._marked: dict[_Key, Marked] = {}  # large files that the scan read
         self._twins: dict[_Key, tuple[Entry, Kept]] = {}  # the same, of the freeze
         self._files = 0
         self._data = 0
@@ -178,7 +180,12 @@ class Capture:
         key = entry.device, entry.inode
         if twin := self._stored.get(key):
             return entry._replace(young=not twin[0].same(entry)), twin[1]
-        stored = stream.put_file(self._sink, fd, entry.size)
+        if entry.size > SMALL:
+            marking = Marking(self._sink)
+            stored = stream.put_file(marking, fd, entry.size)
+            self._marked[key] = Marked(stored.runs, stored.size, bytes(marking.digests))
+        else:
+            stored = stream.put_file(self._sink, fd, entry.size)
         self._count(stored)
         if entry.links > 1:
             self._stored[key] = entry, stored
@@ -276,7 +283,8 @@ class Capture:
             if node.type == tree.FILE:
                 twin = self._twins.get(key)
                 if twin is None or not twin[0].same(entry):
-                    twin = entry._replace(young=False), self._hoard.take(fd, entry.size)
+                    kept = self._hoard.take(fd, entry.size, self._marked.get(key))
+                    twin = entry._replace(young=False), kept
                     if not twin[0].same(entry_of(os.fstat(fd), 0)):
                         return False
                 if entry.links > 1:

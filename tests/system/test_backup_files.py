@@ -130,6 +130,24 @@ def test_the_files_are_those_of_the_freeze(tree: Captures) -> None:
     tree.check(tree.go(running=lambda: write(tree.here / "last", b"x" * 400_000)))
 
 
+def test_of_a_large_file_the_freeze_copies_what_changed(tree: Captures) -> None:
+    """A database is written to all the time, and never in all places."""
+    path = write(tree.here / "database", os.urandom(100 * BLOCK))
+
+    def scribble() -> None:
+        with path.open("r+b") as file:
+            for place in (3, 70, 100):
+                file.seek(place * BLOCK + 5)
+                file.write(b"changed")
+
+    captured = tree.go(running=scribble, thawed=lambda: path.write_bytes(b"too late"))
+    tree.check(captured)
+    if tree.frozen.copied:  # nothing, where the file system shares blocks
+        assert tree.frozen.copied == 2 * BLOCK + 12
+    scribble()
+    tree.check(tree.go())
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_whatever_happens_to_a_tree(tree: Captures, seed: int) -> None:
     """Between snapshots, between scan and freeze, and afterwards."""
