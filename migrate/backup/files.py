@@ -86,7 +86,7 @@ class Capture:
         self._path = path
         self._skip = skip
         try:
-            self._root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            self._root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise self._failed("", error) from None
         self._known = known if known and times_tell(self._root) else {}
@@ -99,7 +99,7 @@ class Capture:
         self._dirty: set[str] = set()  # directories whose streams are not what they were
         self._stored: dict[_Key, tuple[Entry, stream.Stored]] = {}  # files with several names
         self._marked: dict[_Key, Marked] = {}  # large files that the scan read
-        self._twins: dict[_Key, tuple[Entry, Kept]] = {}  # the same, of the freeze
+        self._twins: dict[_Key, tuple[Entry, Kept]] = {}  # files with several names, in the freeze
         self._files = 0
         self._data = 0
 
@@ -131,8 +131,11 @@ class Capture:
         when its page was clean.
         """
         begun = time.monotonic()
-        syncfs(self._root)
-        index = self._index = scan(self._root, skip=self._skip, watch=self._watch)
+        try:
+            syncfs(self._root)
+            index = self._index = scan(self._root, skip=self._skip, watch=self._watch)
+        except OSError as error:
+            raise self._failed("", error) from None
         new = []
         for path, entry in index.entries.items():
             before = self._known.get(path)
@@ -230,17 +233,10 @@ class Capture:
         pids = list(pids)
         self._suspects = suspects = shared_mappings(pids)
         self._stored.clear()
-        looked: Collection[str]
-        if self._watch.drain():
-            doubtful = suspects | opened(pids)
-            before, looked = look_again(
-                self._root, self._index, self._watch, doubtful, (), self._skip
-            )
-            old = before.entries
-        else:
-            old = self._index.entries
-            self._index = scan(self._root, skip=self._skip)
-            looked = [*self._index.entries, *(old.keys() - self._index.entries.keys())]
+        try:
+            old, looked = self._look_again(suspects | opened(pids))
+        except OSError as error:
+            raise self._failed("", error) from None
         directories = Directories(self._root)
         try:
             for path in looked:
@@ -254,25 +250,47 @@ class Capture:
         seconds = time.monotonic() - begun
         return Frozen(len(looked), len(self._taken), self._hoard.copied, seconds)
 
+    def _look_again(self, doubtful: Collection[int]) -> tuple[dict[str, Entry], Collection[str]]:
+        """Bring the index up to date; what it said before of the names that were looked at, and those names."""
+        if self._watch.drain():
+            before, names = look_again(
+                self._root, self._index, self._watch, doubtful, (), self._skip
+            )
+            return before.entries, names
+        old = self._index.entries
+        self._index = scan(self._root, skip=self._skip)
+        return old, [*self._index.entries, *(old.keys() - self._index.entries.keys())]
+
     def _take(self, directories: Directories, path: str, entry: Entry) -> None:
         """Copy one name. Somebody outside the container may still change it: then once more."""
         for _ in range(_TRIES):
             try:
                 if self._took(directories, path, entry):
                     return
-                directories.forget()
-                parent, name = split(path)
-                status = os.stat(
-                    name or ".", dir_fd=directories.open(parent), follow_symlinks=False
-                )
             except OSError as error:
                 if error.errno not in GONE or not path:
                     raise self._failed(path, error) from None
+            directories.forget()
+            there = self._there(directories, path)
+            if there is None:
                 self._vanished(path)
                 return
-            entry = entry_of(status, time.time_ns())
-        busy = OSError(errno.EBUSY, "it is written to while the container stands still")
+            if stat.S_ISDIR(there.mode) != stat.S_ISDIR(entry.mode):
+                break
+            entry = there
+        busy = OSError(errno.EBUSY, "somebody changes it while the container stands still")
         raise self._failed(path, busy)
+
+    def _there(self, directories: Directories, path: str) -> Entry | None:
+        """What has this name now."""
+        parent, name = split(path)
+        try:
+            fd = directories.open(parent)
+            return entry_of(os.stat(name or ".", dir_fd=fd, follow_symlinks=False), time.time_ns())
+        except OSError as error:
+            if error.errno in GONE:
+                return None
+            raise self._failed(path, error) from None
 
     def _took(self, directories: Directories, path: str, entry: Entry) -> bool:
         """Whether it could be copied whole."""
@@ -353,6 +371,8 @@ class Capture:
         }
 
     def _failed(self, path: str, error: OSError) -> TreeFailed:
+        if not path and isinstance(error.filename, str):
+            path = error.filename
         where = os.path.join(self._path, path) if path else self._path
         return TreeFailed(what="read", path=where, reason=error.strerror or str(error))
 

@@ -144,7 +144,8 @@ def _whole(origin: Origin, path: str, node: Node | None, side: int) -> Iterator[
 
 
 def _facts(node: Node) -> Node:
-    """What a difference of makes one: not which names there are in a directory."""
+    """What makes a difference: not which names there are in a directory, nor which number a file has."""
+    node = node._replace(link=min(node.link, 1))
     return node._replace(runs=(), size=0) if node.type == tree.DIRECTORY else node
 
 

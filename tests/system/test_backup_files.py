@@ -1,24 +1,20 @@
 """A container's files at the instant of the freeze, whatever happens before and after it. Needs root."""
 
-import mmap
 import os
 import random
 import shutil
 import subprocess
 import threading
-import time
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from ocimig.migrate.backup import files, known
+from ocimig.migrate.backup import known
 from ocimig.migrate.backup.files import Capture
 from ocimig.migrate.backup.walk import diff, walk
 from ocimig.migrate.errors import TreeFailed
-from ocimig.migrate.rootfs import Entry, Watch
-from ocimig.migrate.rootfs.paths import Directories
+from ocimig.migrate.rootfs import Watch
 from ocimig.migrate.store.blobs import BLOCK, Data
 from ocimig_testkit.captured import Captures
 from ocimig_testkit.memory_store import MemoryStore
@@ -36,9 +32,8 @@ def tree(
     if request.param == "blind":
         monkeypatch.setattr(Watch, "start", staticmethod(lambda root: Watch(-1, "for a test")))
     made = Captures(tmp_path)
-    with Capture(made.store, str(made.here), room=str(made.room)) as capture:
-        if request.param == "watched" and capture.blind:
-            pytest.skip(capture.blind)
+    if request.param == "watched" and made.blind():
+        pytest.skip(made.blind())
     yield made
     assert not os.listdir(made.room)
 
@@ -212,80 +207,6 @@ def test_a_file_that_is_written_to_while_it_is_read(tree: Captures) -> None:
 
     tree.store = Writing()
     assert (tree.check(tree.go()) / "file").read_bytes() == b"b" * (4 * BLOCK)
-
-
-class Before:
-    """Calls something when a name is about to be read, once."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.act: Callable[[str], bool] | None = None
-        self._real = files.open_node
-        monkeypatch.setattr(files, "open_node", self)
-
-    def __call__(self, directories: Directories, path: str, entry: Entry) -> object:
-        if self.act is not None and self.act(path):
-            self.act = None
-        return self._real(directories, path, entry)
-
-
-def test_a_directory_that_is_replaced_under_our_eyes(
-    tree: Captures, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What was in the old one is not in the new one, even if it was known from before."""
-    for name in ("a", "b", "c"):
-        write(tree.here / "d" / name)
-    tree.settle()
-    (tree.here / "d").chmod(0o700)
-
-    def move(path: str) -> bool:
-        if path == "d":
-            (tree.here / "d").rename(tree.base / "away")
-        return path == "d"
-
-    Before(monkeypatch).act = move
-    there = tree.check(tree.go(running=lambda: write(tree.here / "d/new")))
-    assert os.listdir(there / "d") == ["new"]
-
-
-def test_a_file_that_changes_between_two_of_its_names(
-    tree: Captures, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Both names have what it had in the end."""
-    one = write(tree.here / "one", b"old")
-    os.link(one, tree.here / "two")
-    seen = []
-
-    def change(path: str) -> bool:
-        seen.extend([path] if path else [])
-        if len(seen) == 2:
-            time.sleep(0.05)
-            one.write_bytes(b"new")
-            time.sleep(0.05)  # else it would be young, and taken for that
-        return len(seen) == 2
-
-    Before(monkeypatch).act = change
-    captured = tree.go()
-    tree.check(captured)
-    nodes = {path: node for path, node in walk(tree.store, captured.root) if path}
-    assert nodes["one"]._replace(name=b"two") == nodes["two"]
-
-
-def test_a_write_through_a_mapping_is_seen_in_the_freeze(
-    tree: Captures, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It changes no time when the page is dirty already, as it may be again at any moment after the scan wrote
-    out all pages; and the file is never trusted afterwards."""
-    monkeypatch.setattr("ocimig.migrate.backup.files.syncfs", lambda fd: None)
-    path = write(tree.here / "mapped", b"x" * 8192)
-    with path.open("r+b") as file, mmap.mmap(file.fileno(), 8192) as memory:
-        memory[0:1] = b"x"
-        time.sleep(0.05)  # else it would be young, and taken for that
-        for letter in (b"1", b"2", b"3"):
-            captured = tree.go(
-                running=partial(memory.__setitem__, slice(0, 1), letter), pids=[os.getpid()]
-            )
-            assert (tree.check(captured) / "mapped").read_bytes()[:1] == letter
-            assert "mapped" not in tree.known
 
 
 def test_links_that_are_swapped_for_directories_lead_nowhere(tree: Captures) -> None:

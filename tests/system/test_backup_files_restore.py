@@ -276,6 +276,16 @@ def test_a_difference_knows_names_that_became_something_else(tree: Captures) -> 
     assert len(found) == 105  # 100 files, e, large, d1 twice, and the root's mtime
 
 
+def test_a_tree_that_came_back_does_not_differ(tree: Captures) -> None:
+    """The files have other inodes, and their names are names of one file as before."""
+    os.link(tree.here / "d0/f0", tree.here / "d0/twin")
+    one = tree.go().root
+    restore(tree.store, one, str(tree.base / "again"), sync=False)
+    other = captured(tree.store, tree.base / "again", tree.room).root
+    assert one.runs != other.runs
+    assert list(diff(tree.store, one, other)) == []
+
+
 def test_what_a_walk_reads_is_checked(tmp_path: Path) -> None:
     """`show` and `diff` meet hostile stores as well."""
     store = MemoryStore()

@@ -32,6 +32,11 @@ class Captures:
         self.facts: dict[str, dict[str, Any]] = {}  # of the tree in the latest freeze
         self._copies = 0
 
+    def blind(self) -> str:
+        """Why the kernel does not tell what changes in the tree; empty when it does."""
+        with Capture(self.store, str(self.here), room=str(self.room)) as capture:
+            return capture.blind
+
     def go(
         self,
         *,
