@@ -19,9 +19,10 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from ocimig import files
-from ocimig.migrate.backup.hoard import Hoard, Kept
+from ocimig.migrate.backup.hoard import SMALL, Hoard, Kept
 from ocimig.migrate.backup.known import Known
 from ocimig.migrate.backup.names import GONE, open_node
+from ocimig.migrate.backup.patch import Marked, Marking
 from ocimig.migrate.backup.telling import times_tell
 from ocimig.migrate.errors import TreeFailed
 from ocimig.migrate.rootfs import Index, Watch, opened, scan, shared_mappings
@@ -85,7 +86,7 @@ class Capture:
         self._path = path
         self._skip = skip
         try:
-            self._root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            self._root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise self._failed("", error) from None
         self._known = known if known and times_tell(self._root) else {}
@@ -97,7 +98,8 @@ class Capture:
         self._taken: dict[str, tuple[Node, _Key, Kept | None]] = {}
         self._dirty: set[str] = set()  # directories whose streams are not what they were
         self._stored: dict[_Key, tuple[Entry, stream.Stored]] = {}  # files with several names
-        self._twins: dict[_Key, tuple[Entry, Kept]] = {}  # the same, of the freeze
+        self._marked: dict[_Key, Marked] = {}  # large files that the scan read
+        self._twins: dict[_Key, tuple[Entry, Kept]] = {}  # files with several names, in the freeze
         self._files = 0
         self._data = 0
 
@@ -129,8 +131,11 @@ class Capture:
         when its page was clean.
         """
         begun = time.monotonic()
-        syncfs(self._root)
-        index = self._index = scan(self._root, skip=self._skip, watch=self._watch)
+        try:
+            syncfs(self._root)
+            index = self._index = scan(self._root, skip=self._skip, watch=self._watch)
+        except OSError as error:
+            raise self._failed("", error) from None
         new = []
         for path, entry in index.entries.items():
             before = self._known.get(path)
@@ -174,14 +179,17 @@ class Capture:
         self._lines[path] = tree.encode(node)
 
     def _content(self, fd: int, entry: Entry) -> tuple[Entry, stream.Stored]:
-        """A file's stream, and the facts that go with it: young ones where it changed under our eyes."""
+        """A file's stream, and the facts that go with it: young ones where it changed from name to name."""
         key = entry.device, entry.inode
         if twin := self._stored.get(key):
             return entry._replace(young=not twin[0].same(entry)), twin[1]
-        stored = stream.put_file(self._sink, fd, entry.size)
+        if entry.size > SMALL:
+            marking = Marking(self._sink)
+            stored = stream.put_file(marking, fd, entry.size)
+            self._marked[key] = Marked(stored.runs, stored.size, bytes(marking.digests))
+        else:
+            stored = stream.put_file(self._sink, fd, entry.size)
         self._count(stored)
-        if not entry.same(entry_of(os.fstat(fd), 0)):
-            entry = entry._replace(young=True)
         if entry.links > 1:
             self._stored[key] = entry, stored
         return entry, stored
@@ -225,17 +233,10 @@ class Capture:
         pids = list(pids)
         self._suspects = suspects = shared_mappings(pids)
         self._stored.clear()
-        looked: Collection[str]
-        if self._watch.drain():
-            doubtful = suspects | opened(pids)
-            before, looked = look_again(
-                self._root, self._index, self._watch, doubtful, (), self._skip
-            )
-            old = before.entries
-        else:
-            old = self._index.entries
-            self._index = scan(self._root, skip=self._skip)
-            looked = [*self._index.entries, *(old.keys() - self._index.entries.keys())]
+        try:
+            old, looked = self._look_again(suspects | opened(pids))
+        except OSError as error:
+            raise self._failed("", error) from None
         directories = Directories(self._root)
         try:
             for path in looked:
@@ -249,25 +250,47 @@ class Capture:
         seconds = time.monotonic() - begun
         return Frozen(len(looked), len(self._taken), self._hoard.copied, seconds)
 
+    def _look_again(self, doubtful: Collection[int]) -> tuple[dict[str, Entry], Collection[str]]:
+        """Bring the index up to date; what it said before of the names that were looked at, and those names."""
+        if self._watch.drain():
+            before, names = look_again(
+                self._root, self._index, self._watch, doubtful, (), self._skip
+            )
+            return before.entries, names
+        old = self._index.entries
+        self._index = scan(self._root, skip=self._skip)
+        return old, [*self._index.entries, *(old.keys() - self._index.entries.keys())]
+
     def _take(self, directories: Directories, path: str, entry: Entry) -> None:
         """Copy one name. Somebody outside the container may still change it: then once more."""
         for _ in range(_TRIES):
             try:
                 if self._took(directories, path, entry):
                     return
-                directories.forget()
-                parent, name = split(path)
-                status = os.stat(
-                    name or ".", dir_fd=directories.open(parent), follow_symlinks=False
-                )
             except OSError as error:
                 if error.errno not in GONE or not path:
                     raise self._failed(path, error) from None
+            directories.forget()
+            there = self._there(directories, path)
+            if there is None:
                 self._vanished(path)
                 return
-            entry = entry_of(status, time.time_ns())
-        busy = OSError(errno.EBUSY, "it is written to while the container stands still")
+            if stat.S_ISDIR(there.mode) != stat.S_ISDIR(entry.mode):
+                break
+            entry = there
+        busy = OSError(errno.EBUSY, "somebody changes it while the container stands still")
         raise self._failed(path, busy)
+
+    def _there(self, directories: Directories, path: str) -> Entry | None:
+        """What has this name now."""
+        parent, name = split(path)
+        try:
+            fd = directories.open(parent)
+            return entry_of(os.stat(name or ".", dir_fd=fd, follow_symlinks=False), time.time_ns())
+        except OSError as error:
+            if error.errno in GONE:
+                return None
+            raise self._failed(path, error) from None
 
     def _took(self, directories: Directories, path: str, entry: Entry) -> bool:
         """Whether it could be copied whole."""
@@ -278,7 +301,8 @@ class Capture:
             if node.type == tree.FILE:
                 twin = self._twins.get(key)
                 if twin is None or not twin[0].same(entry):
-                    twin = entry._replace(young=False), self._hoard.take(fd, entry.size)
+                    kept = self._hoard.take(fd, entry.size, self._marked.get(key))
+                    twin = entry._replace(young=False), kept
                     if not twin[0].same(entry_of(os.fstat(fd), 0)):
                         return False
                 if entry.links > 1:
@@ -317,8 +341,10 @@ class Capture:
     def _directories(self) -> int:
         """Streams of the directories that are not as they were, the deepest first; how many those are."""
         entries = self._index.entries
+        walked: set[str] = set()
         for path in list(self._dirty):
-            while path:
+            while path and path not in walked:
+                walked.add(path)
                 path = split(path)[0]
                 self._dirty.add(path)
         below: dict[str, list[tuple[bytes, str]]] = {
@@ -345,6 +371,8 @@ class Capture:
         }
 
     def _failed(self, path: str, error: OSError) -> TreeFailed:
+        if not path and isinstance(error.filename, str):
+            path = error.filename
         where = os.path.join(self._path, path) if path else self._path
         return TreeFailed(what="read", path=where, reason=error.strerror or str(error))
 

@@ -5,8 +5,12 @@ import fcntl
 import os
 import struct
 import tempfile
+from collections.abc import Iterator
+from typing import NamedTuple
 
+from ocimig import files
 from ocimig.errors import NoSpace
+from ocimig.migrate.backup.patch import Marked, changed, patched
 from ocimig.migrate.errors import TreeFailed
 from ocimig.migrate.store.blobs import BLOCK, Sink
 from ocimig.migrate.store.stream import Stored, extents, put_bytes, put_file
@@ -16,11 +20,29 @@ IN_MEMORY = 64 << 20  # bytes of such files, all together
 _FICLONERANGE = 0x4020940D
 _RANGE = struct.Struct("=qQQQ")  # struct file_clone_range of <linux/fs.h>
 
-Kept = bytes | tuple[int, int]  # the bytes, or offset and size in the hoard's own file
+
+class Place(NamedTuple):
+    """Where in the hoard's own file the copy of one begins, and how long it is, in bytes."""
+
+    base: int
+    size: int
+
+
+class Patch(NamedTuple):
+    """Blocks that changed, one behind the other from `base` on: the number and the length of each."""
+
+    base: int
+    size: int  # bytes of the whole file
+    before: Marked
+    blocks: list[tuple[int, int]]
+
+
+Kept = bytes | Place | Patch
 
 
 class Hoard:
-    """Copies of files: small ones in memory, others one behind the other in a file without a name.
+    """Copies of files: small ones in memory, others one behind the other in a file without a name; of those
+    that were stored shortly before only what changed.
 
     On a file system that can share blocks nothing is copied. `room` is a directory of ours, best on the
     file system of the files.
@@ -34,8 +56,9 @@ class Hoard:
         self._end = 0
         self._shares = True
 
-    def take(self, fd: int, size: int) -> Kept:
-        """Keep `size` bytes of an open file. Raises OSError of the file, NoSpace and TreeFailed of the room."""
+    def take(self, fd: int, size: int, before: Marked | None = None) -> Kept:
+        """Keep `size` bytes of an open file, which was `before`. Raises OSError of the file, NoSpace and
+        TreeFailed of the room."""
         if size <= min(SMALL, self._free):
             data = _read(fd, size)
             self._free -= len(data)
@@ -45,17 +68,27 @@ class Hoard:
             self._fd = self._open()
         base = self._end
         if not self._share(fd, base):
+            if before is not None:
+                return self._compare(fd, size, before)
             self._copy(fd, base, size)
         self._end = base + -(-size // BLOCK) * BLOCK
         self._room_for(self._end)
-        return base, size
+        return Place(base, size)
 
     def store(self, sink: Sink, kept: Kept) -> Stored:
         """Put what take() kept into a store. Raises what the sink does."""
         if isinstance(kept, bytes):
             return Stored(put_bytes(sink, kept), len(kept), len(kept))
-        base, size = kept
-        return put_file(sink, self._fd, size, base)
+        if isinstance(kept, Place):
+            return put_file(sink, self._fd, kept.size, kept.base)
+        runs = patched(sink, kept.before, kept.size, self._blocks(kept))
+        return Stored(runs, kept.size, sum(length for _, length in kept.blocks))
+
+    def _blocks(self, patch: Patch) -> Iterator[tuple[int, bytes]]:
+        base = patch.base
+        for block, length in patch.blocks:
+            yield block, os.pread(self._fd, length, base)
+            base += length
 
     def close(self) -> None:
         """Let everything go."""
@@ -81,6 +114,20 @@ class Hoard:
                 raise NoSpace(path=self._room) from None
             self._shares = False
         return self._shares
+
+    def _compare(self, fd: int, size: int, before: Marked) -> Patch:
+        base, blocks = self._end, []
+        os.lseek(self._fd, base, os.SEEK_SET)
+        for block, data in changed(fd, size, before):
+            try:
+                files.write_all(self._fd, data)
+            except OSError as error:
+                raise self._failed(error) from None
+            blocks.append((block, len(data)))
+            self._end += len(data)
+        self.copied += self._end - base
+        self._end += -self._end % BLOCK
+        return Patch(base, size, before, blocks)
 
     def _copy(self, fd: int, base: int, size: int) -> None:
         for start, stop in extents(fd, 0, size):

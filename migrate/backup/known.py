@@ -1,8 +1,7 @@
 """What the snapshot before found in a tree, so that the next one reads only what changed since.
 
-One file of the host's own, next to nothing else: it may be lost at any time. A head line of JSON, then
-for each name the facts of its lstat(2), its path and its line (store.md, "Files"). The references in it
-hold as long as the snapshot that it was written for is in the store: whoever loads it says whether.
+One file of the host's own (docs/formats/known.md), which may be lost at any time. The references in it hold
+as long as the snapshot that it was written for is in the store: whoever loads it says whether.
 """
 
 import os

@@ -65,14 +65,16 @@ def _parts(origin: Origin, node: Node) -> Iterator[bytes]:
 
 
 def walk(
-    origin: Origin, root: Node, enter: Callable[[Node], bool] | None = None
+    origin: Origin, root: Node, enter: Callable[[Node], bool] | None = None, path: str = ""
 ) -> Iterator[tuple[str, Node]]:
     """Every name of a tree, a directory before what is in it; not below directories that `enter` refuses.
 
+    `path` is the one of the root, where it is below another.
+
     Raises TreeDamaged, and what the origin does.
     """
-    yield "", root
-    waiting = [("", root)]
+    yield path, root
+    waiting = [(path, root)] if root.type == tree.DIRECTORY else []
     while waiting:
         path, node = waiting.pop()
         if enter is not None and not enter(node):
@@ -137,13 +139,13 @@ def _pairs(
 def _whole(origin: Origin, path: str, node: Node | None, side: int) -> Iterator[Difference]:
     if node is None:
         return
-    for below, each in walk(origin, node):
-        full = f"{path}/{below}" if below else path
-        yield Difference(full, None, each) if side else Difference(full, each, None)
+    for below, each in walk(origin, node, path=path):
+        yield Difference(below, None, each) if side else Difference(below, each, None)
 
 
 def _facts(node: Node) -> Node:
-    """What a difference of makes one: not which names there are in a directory."""
+    """What makes a difference: not which names there are in a directory, nor which number a file has."""
+    node = node._replace(link=min(node.link, 1))
     return node._replace(runs=(), size=0) if node.type == tree.DIRECTORY else node
 
 

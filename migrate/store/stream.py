@@ -75,7 +75,7 @@ def put_file(sink: Sink, fd: int, size: int, base: int = 0) -> Stored:
         found.add(ZEROS, 0, first - done)
         for block in range(first, last):
             want = min(BLOCK, size - block * BLOCK)
-            count = _fill(fd, buffer, want, base + block * BLOCK)
+            count = fill(fd, buffer, want, base + block * BLOCK)
             data += count
             if count:
                 _put(sink, found, buffer if count == BLOCK else buffer[:count])
@@ -86,16 +86,21 @@ def put_file(sink: Sink, fd: int, size: int, base: int = 0) -> Stored:
     return Stored(found.all(), size, data)
 
 
-def _put(sink: Sink, found: Runs, piece: bytes | bytearray) -> None:
+def is_zeros(piece: bytes | bytearray) -> bool:
+    """Whether a block, or the beginning of one, is zeros only."""
     # no memoryview here: it compares item by item, a hundred times slower
-    if piece == (_ZEROS if len(piece) == BLOCK else _ZEROS[: len(piece)]):
+    return piece == (_ZEROS if len(piece) == BLOCK else _ZEROS[: len(piece)])
+
+
+def _put(sink: Sink, found: Runs, piece: bytes | bytearray) -> None:
+    if is_zeros(piece):
         found.add(ZEROS, 0)
     else:
         found.add(*sink.put(piece))
 
 
-def _fill(fd: int, buffer: bytearray, want: int, offset: int) -> int:
-    """Read into the buffer until `want` bytes are there or the file ends."""
+def fill(fd: int, buffer: bytearray, want: int, offset: int) -> int:
+    """Read into the buffer until `want` bytes are there or the file ends; how many those are."""
     count = 0
     view = memoryview(buffer)
     while count < want:
