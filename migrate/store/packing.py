@@ -9,7 +9,6 @@ import threading
 from array import array
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Protocol
 
 import zstandard
 from blake3 import blake3
@@ -19,36 +18,14 @@ from ocimig.migrate.store.blobs import BLOCK, LARGEST, Data
 from ocimig.migrate.store.contents import CHECK, RAW, ZSTD, Contents, Frame
 from ocimig.migrate.store.head import Head
 from ocimig.migrate.store.place import PACKS, Making, Place
+from ocimig.migrate.store.seal import LAST, Sealer
 
 FULL = 64 << 20  # bytes of frames after which a pack is closed
-INDEX = (1 << 64) - 1  # the count that seals an index, or the body of a snapshot
 WORTH = 0.95  # what does not shrink below this part of itself is kept as it is
 TRAILER = struct.Struct("<QIIII32s8s")
 END = b"\x89OCIEND\n"
 
 _WAITING = 16  # frames that may be in the threads' hands
-
-
-class Seal(Protocol):
-    """What seals the parts of one file."""
-
-    def seal(self, count: int, data: Data) -> bytes:
-        """Under this count, which is used once in the life of the file."""
-        ...
-
-    def open(self, count: int, data: Data) -> bytes:
-        """Raises ValueError where it was not sealed so."""
-        ...
-
-
-class Seals(Protocol):
-    """What seals the files of a store."""
-
-    sealed: bool
-
-    def of(self, head: Head, magic: bytes) -> Seal:
-        """For one file."""
-        ...
 
 
 class Compressors:
@@ -73,7 +50,7 @@ class Pack:
     def __init__(
         self,
         place: Place,
-        seals: Seals,
+        seals: Sealer,
         threads: ThreadPoolExecutor,
         compressors: Compressors,
         start: Head | None = None,
@@ -154,7 +131,7 @@ class Pack:
         )
         raw = contents.encode()
         small, codec = self._compressors.shrink(raw)
-        index = self._seal.seal(INDEX, small)
+        index = self._seal.seal(LAST, small)
         digest = blake3(index).digest()
         self._write(index)
         begin = head.SIZE + contents.stored

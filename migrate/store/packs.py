@@ -14,8 +14,9 @@ from ocimig.migrate.store.blobs import ZEROS, Data, Run
 from ocimig.migrate.store.contents import CHECK, RAW, ZSTD, Contents
 from ocimig.migrate.store.errors import FileMissing, FileShort, StoreDamaged
 from ocimig.migrate.store.head import Head
-from ocimig.migrate.store.packing import END, INDEX, TRAILER, Seal, Seals
+from ocimig.migrate.store.packing import END, TRAILER
 from ocimig.migrate.store.place import PACKS, Place
+from ocimig.migrate.store.seal import LAST, FileSeal, Sealer
 
 _LARGEST_INDEX = 1 << 30
 _SPAN = 4 << 20  # bytes that are read at once
@@ -26,7 +27,7 @@ _GAP = 128 << 10  # bytes between two frames that are read rather than skipped
 class _Opened(NamedTuple):
     name: str
     head: Head
-    seal: Seal
+    seal: FileSeal
     contents: Contents
     offsets: list[int]  # of each frame in the file
 
@@ -41,7 +42,7 @@ class Piece(NamedTuple):
 class Packs:
     """The packs of one store."""
 
-    def __init__(self, place: Place, seals: Seals) -> None:
+    def __init__(self, place: Place, seals: Sealer) -> None:
         self._place = place
         self._seals = seals
         self._names: dict[int, list[str]] = {}
@@ -112,7 +113,7 @@ class Packs:
             at += frame.stored
         return _Opened(name, start, seal, contents, offsets)
 
-    def _index(self, name: str, size: int, seal: Seal) -> Contents:
+    def _index(self, name: str, size: int, seal: FileSeal) -> Contents:
         trailer = self._place.read(PACKS, name, size - TRAILER.size, TRAILER.size)
         begin, stored, raw, codec, zero, digest, end = TRAILER.unpack(trailer)
         if end != END or zero or codec not in (RAW, ZSTD):
@@ -122,7 +123,7 @@ class Packs:
         index = self._place.read(PACKS, name, begin, stored)
         if blake3(index).digest() != digest:
             raise ValueError("its index was changed")
-        return contents_of.decode(_expanded(seal.open(INDEX, index), raw, codec), begin - head.SIZE)
+        return contents_of.decode(_expanded(seal.open(LAST, index), raw, codec), begin - head.SIZE)
 
     def _damaged(self, name: str, reason: str) -> StoreDamaged:
         return StoreDamaged(place=self._place.words, file=f"{PACKS}/{name}", reason=reason)

@@ -12,7 +12,7 @@ from ocimig.migrate.memory import spaces
 from ocimig.migrate.store import head, tree
 from ocimig.migrate.store.blobs import ZEROS, Run
 from ocimig.migrate.store.head import Head
-from ocimig.migrate.store.packing import INDEX, Seal, Seals
+from ocimig.migrate.store.seal import LAST, FileSeal, Sealer
 from ocimig.migrate.store.tree import Node
 
 VERSION = 1
@@ -223,14 +223,14 @@ def _image(name: str) -> str:
     return name
 
 
-def write(snapshot: Snapshot, start: Head, seals: Seals) -> bytes:
+def write(snapshot: Snapshot, start: Head, seals: Sealer) -> bytes:
     """The whole file of a snapshot."""
     start_bytes = start.bytes(head.SNAPSHOT)
     body = zstandard.ZstdCompressor(level=3).compress(snapshot.encode())
-    return start_bytes + seals.of(start, head.SNAPSHOT).seal(INDEX, body)
+    return start_bytes + seals.of(start, head.SNAPSHOT).seal(LAST, body)
 
 
-def read(data: bytes, name: str, seals: Seals) -> Snapshot:
+def read(data: bytes, name: str, seals: Sealer) -> Snapshot:
     """The snapshot of a file, which must be the one of that name. Raises ValueError."""
     parsed = head.parse(name, "snapshot")
     start = head.read(data[: head.SIZE], head.SNAPSHOT)
@@ -240,8 +240,8 @@ def read(data: bytes, name: str, seals: Seals) -> Snapshot:
         raise ValueError("it was changed")
     if start.sealed != seals.sealed:
         raise ValueError("it is not sealed as its store is")
-    seal: Seal = seals.of(start, head.SNAPSHOT)
-    body = seal.open(INDEX, memoryview(data)[head.SIZE :])
+    seal: FileSeal = seals.of(start, head.SNAPSHOT)
+    body = seal.open(LAST, memoryview(data)[head.SIZE :])
     try:
         size = zstandard.frame_content_size(body)
         if not 0 <= size <= LARGEST:

@@ -65,32 +65,29 @@ class Store:
         about: dict[str, Any] = {"version": VERSION, "id": id, "sealed": sealed}
         if sealed == seal.NONE:
             about["digest_key"] = os.urandom(32).hex()
-            digest_key, data_key = bytes.fromhex(about["digest_key"]), b""
+        elif secret is None:
+            raise WrongKey(place=place.words, reason="nothing was given to seal it with")
         else:
-            if secret is None:
-                reason = "nothing was given to seal it with"
-                raise WrongKey(place=place.words, reason=reason)
-            master = keys.new_master()
-            keys.add(place, id, master, secret, comment="init")
-            digest_key, data_key = seal.derive(master)
+            keys.add(place, id, keys.new_master(), secret, comment="init")
         about["check"] = _check(about)
         with place.make(TOP) as making:
             making.write((json.dumps(about, sort_keys=True) + "\n").encode())
             making.commit(ABOUT)
-        return cls(place, id, seal.sealer(sealed, data_key), digest_key, cache)
+        return cls.open(place, secret, cache=cache)
 
     @classmethod
     def open(cls, place: Place, secret: "Secret | None", *, cache: str) -> "Store":
         """Raises NoStore, StoreTooNew, StoreDamaged, WrongKey."""
         about = read_about(place)
-        id, sealed = str(about["id"]), str(about["sealed"])
-        if sealed == seal.NONE:
-            return cls(
-                place, id, seal.sealer(sealed), bytes.fromhex(str(about["digest_key"])), cache
+        try:
+            sealer, digest_key = keys.sealer_of(
+                place, str(about["id"]), str(about["sealed"]), secret
             )
-        master, _ = keys.unlock(place, id, secret)
-        digest_key, data_key = seal.derive(master)
-        return cls(place, id, seal.sealer(sealed, data_key), digest_key, cache)
+        except ValueError as error:
+            raise StoreDamaged(place=place.words, file=ABOUT, reason=str(error)) from None
+        if digest_key is None:
+            digest_key = bytes.fromhex(str(about["digest_key"]))
+        return cls(place, str(about["id"]), sealer, digest_key, cache)
 
     @property
     def packs(self) -> Packs:

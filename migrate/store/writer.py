@@ -8,9 +8,10 @@ from blake3 import blake3
 
 from ocimig.migrate.store.blobs import Data
 from ocimig.migrate.store.known import Known
-from ocimig.migrate.store.packing import Compressors, Pack, Seals, check_sizes
+from ocimig.migrate.store.packing import Compressors, Pack, check_sizes
 from ocimig.migrate.store.packs import Packs
 from ocimig.migrate.store.place import Place
+from ocimig.migrate.store.seal import Sealer
 
 THREADS = 2
 LEVEL = 1  # of zstandard: 3 takes twice as long for a tenth less
@@ -30,7 +31,7 @@ class Writer:
     """Takes blobs for one snapshot, see blobs.Sink. One thread at a time puts."""
 
     def __init__(
-        self, place: Place, seals: Seals, packs: Packs, known: Known, digest_key: bytes
+        self, place: Place, seals: Sealer, packs: Packs, known: Known, digest_key: bytes
     ) -> None:
         self.written = Written()
         self._place = place

@@ -21,18 +21,18 @@ _PARTLY = 3
 
 def init(call: Call) -> int:
     """Make a store."""
-    from ocimig.migrate.store import local, seal
+    from ocimig.migrate.store import far, seal
+    from ocimig.migrate.store.errors import WrongKey
     from ocimig.migrate.store.store import Store
 
     where = call.arguments[0]
     found = stores.secret(call, where)
     sealed = call.text("encryption")
     if not sealed:
-        far = where.startswith("ssh://")
-        sealed = seal.AES if far or found is not None else seal.NONE
-    if not where.startswith("ssh://"):
-        local.create(os.path.abspath(where), words=where).close()
-    with stores.place(call, where) as place:
+        sealed = seal.AES if far.is_far(where) or found is not None else seal.NONE
+    if sealed != seal.NONE and found is None:
+        raise WrongKey(place=where, reason="a store that is sealed needs something that opens it")
+    with stores.place(call, where, create=True) as place:
         made = Store.init(place, found, sealed=sealed, cache=stores.cache(call))
     print(f"store {made.id} made in {where}, sealed by {sealed}")
     return 0

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ocimig.cli.verbs import Call
-from ocimig.migrate.store import local
+from ocimig.migrate.store import far, local
 from ocimig.migrate.store.place import Place
 from ocimig.migrate.store.secret import Secret, find
 from ocimig.migrate.store.store import Store
@@ -14,18 +14,35 @@ CACHE = "/var/cache/ocimig"
 
 
 @contextmanager
-def place(call: Call, where: str) -> Iterator[Place]:
-    """The place with that name, closed afterwards. Raises NoStore, PlaceFailed."""
-    if where.startswith("ssh://"):
-        from ocimig.migrate.store import far
-
-        found: Place = far.dial(where)
+def place(call: Call, where: str, *, create: bool = False) -> Iterator[Place]:
+    """The place with that name, closed afterwards; with `create` it is made. Raises NoStore, StoreExists,
+    PlaceFailed, and what says that the other host cannot be reached."""
+    found: Place
+    if far.is_far(where):
+        found = _far(call, where, create)
+    elif create:
+        found = local.create(os.path.abspath(where), words=where)
     else:
         found = local.LocalPlace(os.path.abspath(where), words=where)
     try:
         yield found
     finally:
         found.close()
+
+
+def _far(call: Call, where: str, create: bool) -> Place:
+    from ocimig.migrate import transport
+
+    address = far.parse(
+        where,
+        port=call.number("port"),
+        identity=call.text("identity"),
+        known_hosts=call.text("known-hosts"),
+        accept_new=call.flag("accept-new-host-key"),
+    )
+    connection = transport.connect(address.target, transport=call.text("transport", "paramiko"))
+    command = far.argv(call.text("remote-command"), os.environ)
+    return far.reach(connection, command, address.path, words=address.words, create=create)
 
 
 def secret(call: Call, where: str) -> Secret | None:
