@@ -10,7 +10,6 @@ import stat
 import tomllib
 import urllib.parse
 import zoneinfo
-from collections.abc import Sequence
 
 from ocimig import files
 from ocimig.migrate.jobs import words
@@ -64,15 +63,19 @@ def names(directory: str = DIRECTORY) -> list[str]:
 
 def load(name: str, directory: str = DIRECTORY) -> Job:
     """The job of that name. Raises NoSuchJob or JobInvalid."""
-    path = os.path.join(directory, f"{name}{SUFFIX}")
-    if not _can_name(name) or not os.path.exists(path):
+    if not _can_name(name) or not os.path.exists(path(name, directory)):
         raise NoSuchJob(job=name, directory=directory)
-    return read(path)
+    return read(path(name, directory))
 
 
-def read(path: str) -> Job:
+def path(name: str, directory: str = DIRECTORY) -> str:
+    """Where the file of a job is."""
+    return os.path.join(directory, f"{name}{SUFFIX}")
+
+
+def read(file: str) -> Job:
     """The job of a file. Raises JobInvalid with everything that is wrong with it, NoSuchJob without it."""
-    path = os.path.abspath(path)
+    path = os.path.abspath(file)
     try:
         content = files.read(path, limit=_LARGEST).decode()
     except FileNotFoundError:
@@ -131,8 +134,8 @@ def parse(content: str, path: str) -> tuple[Job, list[str]]:
             table.problem("containers", f"{container!r} cannot name a container")
     if job.passcommand and job.passphrase_file:
         problems.append("passphrase_file: goes not together with encryption_passcommand")
-    if "\n" in job.schedule:
-        table.problem("schedule", "must be one line")
+    if not job.schedule.isprintable():
+        table.problem("schedule", "must be one line, as systemd.time(7) describes for OnCalendar=")
     table.end()
     return job, problems
 
@@ -320,24 +323,9 @@ def _passcommand(table: Table) -> str:
 
 def _file(table: Table, key: str) -> str:
     path = table.text(key)
-    if (
-        path
-        and not os.path.isabs(path)
-        and not (path.startswith(CREDENTIALS) and key != "metrics_directory")
-    ):
+    if path.startswith(CREDENTIALS) and key != "metrics_directory":
+        if not re.fullmatch(r"[A-Za-z0-9_.-]+", path.removeprefix(CREDENTIALS)):
+            table.problem(key, "does not name a credential: letters, digits and _.- are fine")
+    elif path and (not os.path.isabs(path) or not path.isprintable()):
         table.problem(key, "must be an absolute path")
     return path
-
-
-def problems_of(paths: Sequence[str]) -> dict[str, list[str]]:
-    """The problems of every file, by its path; an empty list where there is none."""
-    found: dict[str, list[str]] = {}
-    for path in paths:
-        try:
-            read(path)
-            found[path] = []
-        except JobInvalid as error:
-            found[path] = list(error.problems)
-        except NoSuchJob as error:
-            found[path] = [str(error)]
-    return found

@@ -2,7 +2,8 @@
 
 import fnmatch
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from ocimig.migrate.retention import Policy
 
@@ -74,6 +75,10 @@ class Job:
         """What it saves, in words."""
         labels = [f"{key}={value}" for key, value in self.labels]
         return " ".join([*self.containers, *(f"annotation {each}" for each in labels)])
+
+    def to_dict(self) -> dict[str, Any]:
+        """The job for `job show`: keys as in its file where they are the same."""
+        return {**asdict(self), "policy": self.policy.describe()}
 
 
 def select(job: Job, here: Mapping[str, Mapping[str, str]]) -> tuple[str, ...]:

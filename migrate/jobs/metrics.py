@@ -34,8 +34,7 @@ def render(name: str, state: JobState) -> str:
 
     def add(metric: str, value: float, **labels: str) -> None:
         words = ",".join(f'{key}="{_escape(text)}"' for key, text in labels.items())
-        shown = repr(value) if isinstance(value, float) else str(value)
-        samples[metric].append(f"{_PREFIX}{metric}{{{words}}} {shown}")
+        samples[metric].append(f"{_PREFIX}{metric}{{{words}}} {value!r}")
 
     add("last_run_timestamp_seconds", state.ended, job=name)
     add("last_success_timestamp_seconds", state.last_success, job=name)

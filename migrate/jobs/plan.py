@@ -55,8 +55,11 @@ class Plan:
         return tuple(step for step in self.steps if step.action == action)
 
     def around(self, side: str, level: str, action: str = "") -> tuple[Hook, ...]:
-        """The hooks on that side of that level; without an `action`, those that name one of this run's."""
-        actions = {action} if action else {step.action for step in self.steps}
+        """The hooks on that side of that level; without an `action`, those that name one of this run's.
+
+        A run that failed before it knew what to do is meant by all of them.
+        """
+        actions = {action} if action else {step.action for step in self.steps} or set(ACTIONS)
         return tuple(
             hook
             for hook in self.hooks

@@ -4,6 +4,8 @@ import os
 import re
 import shlex
 import urllib.parse
+from collections.abc import Mapping
+from typing import Any
 
 from ocimig import files
 from ocimig.migrate.jobs import process
@@ -29,6 +31,16 @@ class Redaction:
         for value in self._values:
             text = text.replace(value, HIDDEN)
         return _USERINFO.sub(HIDDEN, text)
+
+    def clean_all(self, value: Any) -> Any:
+        """A document of dicts, lists and texts without them."""
+        if isinstance(value, str):
+            return self.clean(value)
+        if isinstance(value, Mapping):
+            return {name: self.clean_all(inner) for name, inner in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.clean_all(inner) for inner in value]
+        return value
 
 
 def redaction(job: Job, passphrase: str = "") -> Redaction:

@@ -19,7 +19,8 @@ from ocimig.migrate.jobs.errors import JobStateUnreadable
 
 DIRECTORY = "/var/lib/ocimig/jobs"
 VERSION = 1
-NEVER, RUNNING, SUCCESS, WARNINGS, FAILED = "never", "running", "success", "warnings", "failed"
+NEVER, RUNNING = "never", "running"
+SUCCESS, WARNINGS, PARTIAL, FAILED = "success", "warnings", "partial", "failed"
 T = TypeVar("T")
 
 
