@@ -108,30 +108,26 @@ def status(call: Call) -> int:
 
 def validate(call: Call) -> int:
     """Every mistake of every file, one a line; 2 when there is one, 3 when there are warnings."""
-    from ocimig.migrate.jobs import config
+    from ocimig.migrate.jobs import config, report
 
     directory = _directory(call)
     paths = [
         each if "/" in each or each.endswith(config.SUFFIX) else config.path(each, directory)
         for each in call.arguments or config.names(directory)
     ]
-    code = 0
+    codes = []
     for path in paths:
         try:
             job = config.read(path)
         except OcimigError as error:
             for problem in getattr(error, "problems", (str(error),)):
                 print(f"{path}: {problem}")
-            code = max(code, 2) if code != 10 else code
+            codes.append(error.code)
             continue
         remarks = config.warnings(job)
-        for remark in remarks:
-            print(f"warning: {remark}")
-        if remarks and not code:
-            code = 3
-        if not remarks:
-            print(f"{path}: ok")
-    return code
+        print("\n".join(f"warning: {remark}" for remark in remarks) or f"{path}: ok")
+        codes.append(3 if remarks else 0)
+    return report.worst(codes)
 
 
 def show(call: Call) -> int:
