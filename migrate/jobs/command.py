@@ -52,5 +52,6 @@ def _quote(ended: process.Ended, hide: Redaction) -> str:
     text = ended.output.decode("utf-8", "replace")
     if not ended.whole:
         text = text.partition("\n")[2]
-    lines = [line.strip() for line in hide.clean(text).splitlines() if line.strip()]
+    text = "".join(char if char.isprintable() or char == "\n" else " " for char in hide.clean(text))
+    lines = [line.strip() for line in text.split("\n") if line.strip()]
     return ": " + "; ".join(lines[-_LINES:]) if lines else ""

@@ -31,13 +31,13 @@ def ping(address: str, timeout: float) -> str:
 def _request(address: str) -> urllib.request.Request:
     """User and password go into a header: urllib takes none in an address."""
     parts = urllib.parse.urlsplit(address)
-    headers = {"User-Agent": _AGENT}
-    if "@" in parts.netloc:
-        userinfo, _, host = parts.netloc.rpartition("@")
-        pair = urllib.parse.unquote(userinfo).encode()
-        headers["Authorization"] = f"Basic {base64.b64encode(pair).decode()}"
-        address = urllib.parse.urlunsplit(parts._replace(netloc=host))
-    return urllib.request.Request(address, headers=headers)  # noqa: S310 - as above
+    userinfo, login, host = parts.netloc.rpartition("@")
+    address = urllib.parse.urlunsplit(parts._replace(netloc=host))
+    request = urllib.request.Request(address, headers={"User-Agent": _AGENT})  # noqa: S310 - as above
+    if login:
+        pair = base64.b64encode(urllib.parse.unquote(userinfo).encode()).decode()
+        request.add_unredirected_header("Authorization", f"Basic {pair}")  # for that machine only
+    return request
 
 
 def _shown(address: str) -> str:

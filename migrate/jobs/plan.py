@@ -9,6 +9,7 @@ from ocimig.migrate.jobs.job import (
     AFTER,
     BEFORE,
     CHECK,
+    CONTAINER,
     CREATE,
     DATA,
     ERROR,
@@ -66,6 +67,10 @@ class Plan:
             if (hook.side, hook.level) == (side, level) and actions & set(hook.when)
         )
 
+    def _around_container(self, side: str, step: Step) -> list[str]:
+        hooks = self.around(side, CONTAINER, CREATE) if step.action == CREATE else ()
+        return [f"run {line}" for hook in hooks for line in hook.run]
+
     def describe(self) -> list[str]:
         """One line a thing that will be done, as --dry-run shows it."""
         lines = [f"run {line}" for hook in self.around(BEFORE, JOB) for line in hook.run]
@@ -75,7 +80,10 @@ class Plan:
                 continue
             before, after = self.around(BEFORE, ACTION, action), self.around(AFTER, ACTION, action)
             lines += [f"run {line}" for hook in before for line in hook.run]
-            lines += [step.describe() for step in steps]
+            for step in steps:
+                lines += self._around_container(BEFORE, step)
+                lines.append(step.describe())
+                lines += self._around_container(AFTER, step)
             lines += [f"run {line}" for hook in after for line in hook.run]
         lines += [f"run {line}" for hook in self.around(AFTER, JOB) for line in hook.run]
         errors = self.around(AFTER, ERROR)

@@ -30,6 +30,7 @@ SOME, NONE = 3, 1
 class Report:
     """One run. Times in seconds, UTC; sizes in bytes.
 
+    `selected` are the containers that were to be saved; none when the run ended before that was known.
     `errors` are failures of the run itself, `fatal` the code of the one that ended it early (or 0),
     `problems` what checks found in the repository, `checked` the checks that found nothing.
     """
@@ -38,6 +39,7 @@ class Report:
     started: float
     seconds: float = 0.0
     outcomes: tuple[Outcome, ...] = ()
+    selected: tuple[str, ...] = ()
     errors: tuple[str, ...] = ()
     fatal: int = 0
     problems: tuple[str, ...] = ()
@@ -119,7 +121,12 @@ def advance(state: JobState, report: Report) -> JobState:
     """The state after a run: what it says now, and what it keeps of the runs before."""
     ended = report.started + report.seconds
     good = report.result in (SUCCESS, WARNINGS)
-    containers = dict(state.containers)
+    # What the job no longer saves is no longer its concern: its numbers would grow old and alarm.
+    containers = {
+        name: each
+        for name, each in state.containers.items()
+        if not report.selected or name in report.selected
+    }
     for each in report.outcomes:
         containers[each.name] = _advance(containers.get(each.name, ContainerState()), each, ended)
     return replace(

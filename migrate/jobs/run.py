@@ -46,9 +46,8 @@ from ocimig.migrate.jobs.plan import Plan, Step, plan
 from ocimig.migrate.jobs.report import Report, advance
 from ocimig.migrate.jobs.timeout import OutOfTimeSignal, Timeout
 
-_LONGEST_STEP = (
-    86400.0  # seconds: so long systemd waits for our next word when the job has no limit
-)
+_LONGEST_ERROR = 16384  # characters in a hook's environment, which the kernel bounds
+_LONGEST_STEP = 86400.0  # seconds that systemd waits for our next word when the job has no limit
 
 
 def _nobody(line: str) -> None:
@@ -69,14 +68,18 @@ class World:
 
 
 def run(job: Job, world: World) -> Report:
-    """Run the job to its end. What goes wrong is in the report; raises JobBusy when it runs already.
+    """Run the job to its end. What goes wrong is in the report; raises JobBusy when it runs already,
+    SystemFailure when its lock cannot be taken.
 
     SIGTERM and Ctrl-C end it early: then the hooks after, the fail ping and the state come, and
     the exception goes on.
     """
-    os.makedirs(world.state_directory, mode=0o700, exist_ok=True)
     with ExitStack() as held:
-        _lock(job, world.state_directory, held)
+        try:
+            os.makedirs(world.state_directory, mode=0o700, exist_ok=True)
+            _lock(job, world.state_directory, held)
+        except OSError as error:
+            raise SystemFailure.of(f"cannot take the lock of job {job.name}", error) from None
         return _Run(job, world).run()
 
 
@@ -284,7 +287,7 @@ class _Run:
         else:
             errors += [f"{each.name}: {each.error}" for each in self.outcomes if each.error]
         if errors:
-            found["OCIMIG_ERROR"] = "; ".join(errors).replace("\0", "")
+            found["OCIMIG_ERROR"] = "; ".join(errors).replace("\0", "")[:_LONGEST_ERROR]
         return found
 
     def _ping(self, address: str) -> None:
@@ -367,6 +370,7 @@ class _Run:
             started=self.started,
             seconds=time.monotonic() - self.begun,
             outcomes=tuple(self.outcomes),
+            selected=tuple(step.container for step in self.plan.of(CREATE)),
             errors=tuple(self.errors),
             fatal=self.fatal,
             problems=tuple(self.problems),

@@ -102,7 +102,9 @@ def test_a_dry_run_runs_nothing(desk: Desk, capsys: pytest.CaptureFixture[str]) 
 def test_names_or_all_but_not_both(
     desk: Desk, arguments: tuple[str, ...], all_of_them: bool
 ) -> None:
-    """Nothing is guessed: code 2."""
+    """Nothing is guessed: code 2; and all of none is no success."""
+    with pytest.raises(NoSuchJob, match="no job at all in "):
+        desk("job run", all=True)
     desk.write("a")
     with pytest.raises(Misuse) as error:
         desk("job run", *arguments, all=all_of_them)

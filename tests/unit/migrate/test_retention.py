@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -82,13 +83,12 @@ def test_a_snapshot_a_day_for_a_hundred_years() -> None:
 
 def test_spread_over_time_by_durations() -> None:
     """keep-within-daily 7d, -weekly 1m, -monthly 1y, -yearly 75y: nothing depends on how many there are."""
-    spans = {
-        "within_daily": "7d",
-        "within_weekly": "1m",
-        "within_monthly": "1y",
-        "within_yearly": "75y",
-    }
-    policy = Policy(**{name: Span.parse(text) for name, text in spans.items()})
+    policy = Policy(
+        within_daily=Span.parse("7d"),
+        within_weekly=Span.parse("1m"),
+        within_monthly=Span.parse("1y"),
+        within_yearly=Span.parse("75y"),
+    )
     days = sorted(name[:10] for name in _kept(CENTURY, policy))
     assert days[-8:] == ["2019-12-22", *(f"2019-12-{day}" for day in range(25, 32))]
     assert (
@@ -256,5 +256,10 @@ COUNTS = ("last", "hourly", "daily", "weekly", "monthly", "yearly")
 @given(snapshots_of_any_kind, st.sampled_from(COUNTS), st.integers(1, 12), policies)
 def test_a_larger_count_keeps_no_less(made: list[Made], name: str, n: int, policy: Policy) -> None:
     """And without a limit it keeps most."""
-    few, more, most = (_kept(made, replace(policy, **{name: count})) for count in (n, n + 1, -1))
+
+    def kept(count: int) -> set[str]:
+        changed: dict[str, Any] = {name: count}
+        return _kept(made, replace(policy, **changed))
+
+    few, more, most = kept(n), kept(n + 1), kept(-1)
     assert few <= more <= most

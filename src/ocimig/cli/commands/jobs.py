@@ -22,13 +22,13 @@ def run(call: Call) -> int:
     """Run the jobs one after another; the exit code is that of the worst."""
     from ocimig.migrate.jobs import config, report
     from ocimig.migrate.jobs import run as room
+    from ocimig.migrate.jobs.errors import NoSuchJob
 
     if call.flag("all") == bool(call.arguments):
         raise _misuse(call, "name jobs, or --all for every one of them")
     names = call.arguments or config.names(_directory(call))
     if not names:
-        print(f"no job in {_directory(call)}")
-        return 0
+        raise NoSuchJob(job="at all", directory=_directory(call))
     world = _world(call)
     codes, documents = [], []
     for name in names:

@@ -64,6 +64,7 @@ def test_what_a_command_leaves_behind_ends_with_it(tmp_path: Path) -> None:
         ("kill -TERM $$", "killed by SIGTERM"),
         ("nosuchprogram-ocimig", "exit status 127: /bin/sh: "),
         ("seq 9; false", "exit status 1: 5; 6; 7; 8; 9"),
+        (r"printf 'a\033[2Jb\r\n'; false", "exit status 1: a [2Jb"),
     ],
 )
 def test_a_command_that_fails_says_why(line: str, reason: str) -> None:

@@ -76,11 +76,12 @@ def test_a_dry_run_tells_everything_and_does_nothing(stand: Stand) -> None:
     job = stand.job(
         'keep_last = 1\ntimezone = "UTC"\ncommands = [{before = "job", run = "touch $LOG"}, '
         '{before = "action", when = "create", run = "echo sftp://u:pw@h"}, {after = "job", run = "c"},'
-        '{after = "error", run = "d"}]\n'
+        '{after = "error", run = "d"}, {before = "container", run = "e"}]\n'
     )
     assert preview(job, stand.world) == [
         f"run touch {stand.log}",
         "run echo sftp://***@h",
+        "run e",
         "save web",
         "forget old snapshots",
         "remove unused data",

@@ -269,3 +269,19 @@ def test_the_world_has_a_name() -> None:
     """Snapshots of this host are told from those of others by it."""
     world = World(lambda job, passphrase: FakeRepository(), dict)
     assert world.host == os.uname().nodename
+
+
+def test_a_container_that_is_no_longer_saved_is_forgotten_by_the_state(stand: Stand) -> None:
+    """Its numbers would grow old and alarm; a run that fails early forgets none."""
+    run(stand.job('containers = ["web", "db"]\n'), stand.world)
+    run(stand.job('encryption_passcommand = "false"\n'), stand.world)
+    assert set(stand.state().containers) == {"web", "db"}
+    run(stand.job('containers = ["db"]\n'), stand.world)
+    assert set(stand.state().containers) == {"db"}
+
+
+def test_a_state_directory_that_cannot_be_made_is_an_error_in_words(stand: Stand) -> None:
+    """As for a user who is not root."""
+    stand.states.touch()
+    with pytest.raises(SystemFailure, match="cannot take the lock of job nightly"):
+        run(stand.job(), stand.world)
