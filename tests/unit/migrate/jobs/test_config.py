@@ -41,6 +41,16 @@ def test_the_example_is_a_job() -> None:
     assert (job.timeout, job.randomized_delay) == (10800.0, 600.0)
 
 
+def test_the_example_of_the_manual_is_a_job() -> None:
+    """Administrators copy it."""
+    page = (ROOT / "docs/jobs.md").read_text()
+    (text,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    job, problems = config.parse(text, "/etc/ocimig/jobs.d/nightly.toml")
+    assert problems == []
+    assert len(job.checks) == 3
+    assert len(job.hooks) == 2
+
+
 def test_every_key_is_documented_and_every_documented_key_is_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
