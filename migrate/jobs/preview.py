@@ -34,7 +34,8 @@ def _forgotten(job: Job, world: World, containers: tuple[str, ...], now: float) 
     passphrase = ""
     try:
         passphrase = secret.passphrase(job)
-        snapshots = world.open(job, passphrase).snapshots()
+        with world.open(job, passphrase) as repository:
+            snapshots = repository.snapshots()
     except (OcimigError, OSError) as error:
         reason = secret.redaction(job, passphrase).clean(str(error))
         return [f"cannot tell what would be forgotten: {reason}"]

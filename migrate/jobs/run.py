@@ -9,8 +9,9 @@ import errno
 import os
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 
 from ocimig import files
 from ocimig.errors import NoSpace, OcimigError, SystemFailure
@@ -25,6 +26,7 @@ from ocimig.migrate.jobs.errors import (
 )
 from ocimig.migrate.jobs.job import (
     ACTION,
+    ACTIONS,
     AFTER,
     BEFORE,
     CHECK,
@@ -56,10 +58,11 @@ def _nobody(line: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """What a run acts on. `open` gets the job and its passphrase ("" without one); `annotations` are
-    those of every container that is here; `clock` gives seconds since 1970, UTC."""
+    """What a run acts on. `open` gets the job and its passphrase ("" without one), and what it gives is
+    left before the hooks after the job, which may unmount a disk; `annotations` are those of every
+    container that is here; `clock` gives seconds since 1970, UTC."""
 
-    open: Callable[[Job, str], Repository]
+    open: Callable[[Job, str], AbstractContextManager[Repository]]
     annotations: Callable[[], Mapping[str, Mapping[str, str]]]
     state_directory: str = state.DIRECTORY
     tell: Callable[[str], None] = _nobody
@@ -152,26 +155,19 @@ class _Run:
 
     def _actions(self, passphrase: str) -> None:
         self._doing("open the repository")
-        repository = self.world.open(self.job, passphrase)
-        acts: dict[str, Callable[[Repository, Step], None]] = {
+        with self.world.open(self.job, passphrase) as repository:
+            for action in ACTIONS:
+                if self.plan.of(action):
+                    self._around(partial(self._act, repository, action), ACTION, action)
+
+    def _act(self, repository: Repository, action: str) -> None:
+        act = {
             CREATE: self._create,
             FORGET: self._forget,
             PRUNE: self._prune,
             CHECK: self._check,
-        }
-        for action, act in acts.items():
-            steps = self.plan.of(action)
-            if steps:
-                self._around(lambda: self._each(act, repository, steps), ACTION, action)  # noqa: B023
-
-    def _each(
-        self,
-        act: Callable[[Repository, Step], None],
-        repository: Repository,
-        steps: tuple[Step, ...],
-    ) -> None:
-        for step in steps:
-            self._doing(step.describe())
+        }[action]
+        for step in self.plan.of(action):
             act(repository, step)
 
     def _around(
@@ -212,6 +208,7 @@ class _Run:
             return
 
         def save() -> None:
+            self._doing(step.describe())
             for outcome in repository.create([name]):
                 self._ended(outcome)
 
@@ -220,6 +217,7 @@ class _Run:
             self._ended(Outcome(name, error="the repository did not say how it ended"))
 
     def _forget(self, repository: Repository, step: Step) -> None:
+        self._doing(step.describe())
         saved = [outcome for outcome in self.outcomes if not outcome.error]
         decided = forgetting.decide(
             self.job,
@@ -240,6 +238,7 @@ class _Run:
 
     def _prune(self, repository: Repository, step: Step) -> None:
         if self.prune_pending:
+            self._doing(step.describe())
             self.freed += repository.prune().bytes_freed
             self.prune_pending = False
 
@@ -247,6 +246,7 @@ class _Run:
         check = step.check
         if check is None:
             return
+        self._doing(step.describe())
         if check.name == RESTORE:
             names = {each.container for each in self.plan.of(CREATE)}
             ids = forgetting.newest(repository.snapshots(), names, self.world.host)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -126,7 +127,7 @@ def make_job(directory: Path, text: str, name: str = "nightly") -> Job:
 def make_world(state: Path, repository: FakeRepository, **changed: Any) -> World:
     """What a run of a job acts on here: nothing but the repository and that directory."""
     known: dict[str, Any] = {
-        "open": lambda job, passphrase: repository,
+        "open": lambda job, passphrase: nullcontext(repository),
         "annotations": dict,
         "state_directory": str(state),
         "clock": repository.clock,

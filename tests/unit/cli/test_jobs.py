@@ -1,6 +1,7 @@
 """job run, list, status, validate, show, install-timer: what they print and how they exit."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ class Desk:
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
     """With a repository that opens."""
     found = Desk(tmp_path)
-    monkeypatch.setattr(jobs, "_repository", lambda job, passphrase: found.repository)
+    monkeypatch.setattr(jobs, "_repository", lambda job, passphrase: nullcontext(found.repository))
     return found
 
 

@@ -12,6 +12,7 @@ from ocimig.errors import OcimigError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from contextlib import AbstractContextManager
 
     from ocimig.migrate.jobs.backups import Repository
     from ocimig.migrate.jobs.job import Job
@@ -160,8 +161,8 @@ def _shown(job: "Job") -> str:
     return secret.redaction(job).clean(job.repository)
 
 
-def _repository(job: "Job", passphrase: str) -> "Repository":
-    """The repository of a job, opened. The one place that knows who keeps backups."""
+def _repository(job: "Job", passphrase: str) -> "AbstractContextManager[Repository]":
+    """The repository of a job, open within a `with`. The one place that knows who keeps backups."""
     from ocimig.migrate.jobs.errors import NoRepository
 
     reason = "this version of ocimig has no backup store yet"

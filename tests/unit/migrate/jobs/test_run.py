@@ -1,6 +1,8 @@
 """A run of a job: the order of things, what one failure does to the rest, and what is left afterwards."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -210,6 +212,7 @@ def test_checks_come_when_they_are_due_and_stay_due_until_they_find_nothing(stan
     assert "repository: pack 1 is damaged" in report.lines()
     stand.repository.problems = []
     assert run(job, stand.world).code == 0
+    assert stand.repository.did("check") == ["check 0", "check 0.05"] * 2
     stand.repository.asked.clear()
     stand.clock.now += 8 * DAY
     assert run(job, stand.world).code == 0
@@ -220,13 +223,14 @@ def test_checks_come_when_they_are_due_and_stay_due_until_they_find_nothing(stan
 def test_other_hosts_and_containers_are_left_alone(stand: Stand) -> None:
     """A repository may be shared."""
     others = [
-        Kept("h", "web", START - DAY, {"host": "elsewhere"}),
+        Kept("h1", "web", START - DAY, {"host": "elsewhere"}),
+        Kept("h2", "web", START - 2 * DAY, {"host": "elsewhere"}),
         Kept("c", "cache", START - DAY, {"host": HOST}),
     ]
     stand.repository.kept = [*others, Kept("old", "web", START - DAY, {"host": HOST})]
     report = run(stand.job("keep_last = 1\n"), stand.world)
     assert report.forgotten == ("old",)
-    assert others == stand.repository.kept[:2]
+    assert others == stand.repository.kept[:3]
 
 
 def test_a_secret_is_shown_nowhere(stand: Stand, tmp_path: Path) -> None:
@@ -267,7 +271,7 @@ def test_the_code_of_several_jobs_is_that_of_the_worst(codes: list[int], code: i
 
 def test_the_world_has_a_name() -> None:
     """Snapshots of this host are told from those of others by it."""
-    world = World(lambda job, passphrase: FakeRepository(), dict)
+    world = World(lambda job, passphrase: nullcontext(FakeRepository()), dict)
     assert world.host == os.uname().nodename
 
 
@@ -285,3 +289,32 @@ def test_a_state_directory_that_cannot_be_made_is_an_error_in_words(stand: Stand
     stand.states.touch()
     with pytest.raises(SystemFailure, match="cannot take the lock of job nightly"):
         run(stand.job(), stand.world)
+
+
+def test_the_repository_is_left_before_the_hooks_after_the_job(stand: Stand) -> None:
+    """They may unmount the disk that it is on."""
+
+    @contextmanager
+    def opened(job: Job, passphrase: str) -> Iterator[FakeRepository]:
+        stand.log.write_text("opened\n")
+        yield stand.repository
+        with stand.log.open("a") as log:
+            log.write("left\n")
+
+    job = stand.job('commands = [{after = "job", run = "echo after >>$LOG"}]\n')
+    run(job, make_world(stand.states, stand.repository, open=opened))
+    assert stand.lines() == ["opened", "left", "after"]
+
+
+def test_what_failed_is_named_by_what_was_being_done(stand: Stand) -> None:
+    """Not by the hooks that came before it."""
+    stand.repository.fail["web"] = OSError(5, "Input/output error")
+    report = run(stand.job('commands = [{before = "container", run = "true"}]\n'), stand.world)
+    assert report.outcomes[0].error == "cannot save web: Input/output error"
+    assert stand.told == [
+        "nightly: read the passphrase",
+        "nightly: open the repository",
+        "nightly: run the hooks before container",
+        "nightly: save web",
+        "nightly: check the repository",
+    ]
