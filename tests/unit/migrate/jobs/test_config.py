@@ -68,6 +68,24 @@ def test_every_key_is_documented_and_every_documented_key_is_read(
     assert set(re.findall(r"^\| `([a-z_.]+)` \|", page, re.MULTILINE)) == asked
 
 
+WRONG = ["1", "-5", "true", '"x"', '""', "[1]", "[]", "{a = 1}", "{}", "[{}]", "[[1]]", "inf",
+         "1979-05-27", '"\\u0000"', '["", "x=", "=", "\\n"]', "99999999999999999999"]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", WRONG)
+def test_no_value_of_any_key_is_more_than_a_problem(value: str) -> None:
+    """Never a traceback, whatever somebody writes; what is not there at all still has its default."""
+    page = (ROOT / "docs/formats/job.md").read_text()
+    for key in re.findall(r"^\| `([a-z_.]+)` \|", page, re.MULTILINE):
+        table, _, name = key.rpartition(".")
+        head = f"[[{table}]]" if table in ("checks", "commands") else f"[{table}]" if table else ""
+        job, problems = config.parse(
+            f"{head}\n{name} = {value}\n", "/etc/ocimig/jobs.d/nightly.toml"
+        )
+        assert job.name == "nightly"
+        assert problems, (key, value)
+
+
 def test_little_is_enough() -> None:
     """A repository and a container; the repository is looked at once a month."""
     job, problems = config.parse(LEAST, "/etc/ocimig/jobs.d/nightly.toml")

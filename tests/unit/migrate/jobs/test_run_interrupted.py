@@ -144,6 +144,14 @@ def test_a_run_past_its_timeout_is_ended(stand: Stand) -> None:
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
+def test_a_run_that_ends_in_time_leaves_no_alarm(stand: Stand) -> None:
+    """It would ring in the next job."""
+    before = signal.getsignal(signal.SIGALRM)
+    assert run(stand.job('timeout = "1 hour"\n'), stand.world).code == 0
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+    assert signal.getsignal(signal.SIGALRM) is before
+
+
 def test_a_state_that_cannot_be_read_keeps_no_backup_from_being_made(stand: Stand) -> None:
     """It is said, and written anew."""
     stand.states.mkdir()
