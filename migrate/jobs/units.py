@@ -88,7 +88,7 @@ def units(job: Job, program: str) -> tuple[Unit, ...]:
     own = _service_lines(job)
     if own:
         text = f"{made}[Service]\n" + "".join(f"{line}\n" for line in own)
-        found.append(Unit(f"ocimig-job@{job.name}.service.d/ocimig.conf", text))
+        found.append(Unit(_service_drop_in(job), text))
     return tuple(found)
 
 
@@ -106,6 +106,12 @@ def install(job: Job, program: str, directory: str = DIRECTORY) -> list[str]:
             os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
             files.write_atomic(path, unit.text.encode(), 0o644)
             done.append(f"wrote {path}")
+        old = os.path.join(directory, _service_drop_in(job))
+        if old not in [os.path.join(directory, unit.path) for unit in wanted] and os.path.exists(
+            old
+        ):
+            os.unlink(old)  # the job has no limit and no credential any more
+            done.append(f"removed {old}")
     except OSError as error:
         reason = f"{error.filename}: {(error.strerror or str(error)).lower()}"
         raise TimerRefused(job=job.name, reason=reason) from None
@@ -114,6 +120,10 @@ def install(job: Job, program: str, directory: str = DIRECTORY) -> list[str]:
     for argv in (["daemon-reload"], ["enable", "--now", f"ocimig-job@{job.name}.timer"]):
         _ask(job, "systemctl", *argv)
     return [*done, f"enabled ocimig-job@{job.name}.timer"]
+
+
+def _service_drop_in(job: Job) -> str:
+    return f"ocimig-job@{job.name}.service.d/ocimig.conf"
 
 
 def _service_lines(job: Job) -> list[str]:

@@ -201,6 +201,18 @@ def test_systemd_takes_the_units(stand: Stand, tmp_path: Path) -> None:
 
 
 @needs_systemd
+def test_what_the_job_no_longer_asks_for_is_removed(stand: Stand, tmp_path: Path) -> None:
+    """A limit that is gone from the file must not end the next run."""
+    where = str(tmp_path / "units")
+    units.install(stand.job('schedule = "daily"\ntimeout = "1 hour"\n'), "/bin/true", where)
+    drop_in = tmp_path / "units/ocimig-job@nightly.service.d/ocimig.conf"
+    assert drop_in.exists()
+    done = units.install(stand.job('schedule = "daily"\n'), "/bin/true", where)
+    assert f"removed {drop_in}" in done
+    assert not drop_in.exists()
+
+
+@needs_systemd
 def test_a_schedule_that_systemd_does_not_know_is_refused(stand: Stand, tmp_path: Path) -> None:
     """Before anything is written."""
     for schedule in ("every night", "--help"):
