@@ -96,7 +96,7 @@ def parse(content: str, path: str) -> tuple[Job, list[str]]:
     problems: list[str] = []
     try:
         document = tomllib.loads(content)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         reason = str(error)
         return Job(name, path, ""), [f"not TOML: {reason[:1].lower()}{reason[1:]}"]
     if not _can_name(name):
@@ -105,7 +105,7 @@ def parse(content: str, path: str) -> tuple[Job, list[str]]:
     job = Job(
         name=name,
         path=path,
-        repository=table.text("repository", required=True),
+        repository=_repository(table),
         containers=table.texts("containers"),
         labels=_labels(table),
         schedule=table.text("schedule"),
@@ -192,6 +192,22 @@ def _writable(path: str) -> list[str]:
             f"it belongs to user {found.st_uid}, and names commands to run: chown root {path}"
         )
     return problems
+
+
+def _repository(table: Table) -> str:
+    def readable(text: str) -> str:
+        try:
+            urllib.parse.urlsplit(text)
+        except ValueError:
+            raise ValueError("is neither a path nor an address") from None  # it may hold a password
+        return text
+
+    text = table.parsed("repository", readable, "")
+    if not text and not table.given("repository"):
+        table.problem("repository", "is missing")
+    elif table.given("repository") and not text and not table.problems:
+        table.problem("repository", "is empty")
+    return text
 
 
 def _labels(table: Table) -> tuple[tuple[str, str], ...]:

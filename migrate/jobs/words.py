@@ -9,6 +9,7 @@ _UNITS = {
 _SHORT = {"s": "second", "sec": "second", "m": "minute", "min": "minute", "h": "hour", "hr": "hour",
           "d": "day", "w": "week", "y": "year"}  # fmt: skip
 ALWAYS = "always"
+_LONGEST = 10 * 365 * 86400.0  # of a timeout or a frequency more is a slip of the finger
 
 
 def seconds(text: str) -> float:
@@ -27,6 +28,8 @@ def seconds(text: str) -> float:
         if name not in _UNITS:
             raise ValueError(f"{text!r}: {unit!r} is no unit of time: {', '.join(_UNITS)}")
         total += float(number) * _UNITS[name]
+    if total > _LONGEST:
+        raise ValueError(f"{text[:40]!r} is more than {duration(_LONGEST)}")
     return total
 
 

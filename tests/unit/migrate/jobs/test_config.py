@@ -161,6 +161,8 @@ def test_every_mistake_is_named_at_once() -> None:
         ('commands = [{after = "error", run = "x", states = ["fail"]}]', "commands[1].states: is for"),
         ('commands = [{after = "job", run = "x", timeout = "0"}]', "commands[1].timeout: must be more"),
         ("ping = 1", "ping: must be a table"),
+        ('timeout = "99999999999999 s"', "timeout: '99999999999999 s' is more than"),
+        ("x = " + "[" * 5000, "not TOML: "),
         ("= 1", "not TOML: "),
     ],
 )  # fmt: skip
@@ -222,6 +224,10 @@ def test_secrets_that_others_can_read_are_warned_of(tmp_path: Path) -> None:
 
 def test_an_address_that_is_refused_is_not_repeated() -> None:
     """It may hold a password."""
+    problems = _problems('containers = ["web"]\nrepository = "sftp://me:hunter2@[host/"\n')
+    assert problems == ["repository: is neither a path nor an address"]
+    assert _problems('containers = ["web"]\nrepository = ""\n') == ["repository: is empty"]
+    assert _problems('containers = ["web"]\n') == ["repository: is missing"]
     problems = _problems(LEAST + '[ping]\nfail = "ftp://me:hunter2@host/"\n')
     assert problems == ["ping.fail: is no address: as in https://hc-ping.com/UUID"]
 
