@@ -3,6 +3,7 @@
 from ocimig.cli import verbs_backup
 from ocimig.cli.verbs import FLAG, MANY, NUMBER, TEXT, Option, Verb
 from ocimig.cli.verbs_hot import HOT
+from ocimig.cli.verbs_jobs import JOBS
 from ocimig.cli.verbs_place import PLACE
 
 _IMAGE = Option(
@@ -252,11 +253,15 @@ COLD = {
             examples=(("Is this host ready?", "doctor"),),
         ),
         *PLACE,
+        *JOBS,
     )
 }  # fmt: skip
 
 # The first words of verbs of two words, and what each family is for.
-FAMILIES: dict[str, str] = dict((verbs_backup.FAMILY,))
+FAMILIES: dict[str, str] = {
+    verbs_backup.FAMILY[0]: verbs_backup.FAMILY[1],
+    "job": "backup jobs: what is saved, when, and who hears of it",
+}
 
 ALL = {**HOT, **COLD, **{verb.name: verb for verb in verbs_backup.VERBS}}
 
