@@ -69,13 +69,6 @@ class OutOfTime(OcimigError):
     hint = "raise timeout in the job's file, or let it save less"
 
 
-class NoRepository(OcimigError):
-    """This installation cannot open the repository that the job names."""
-
-    message = "cannot open the repository {repository} of job {job}: {reason}"
-    hint = "see: ocimig job show {job}"
-
-
 class TimerRefused(OcimigError):
     """systemd does not take the schedule of a job, or its unit files cannot be written."""
 

@@ -11,6 +11,7 @@ from ocimig.migrate.store import head, keys
 from ocimig.migrate.store.marking import Marks
 from ocimig.migrate.store.place import KEYS, PACKS, SNAPSHOTS
 from ocimig.migrate.store.prune import rewrite
+from ocimig.migrate.store.snapshot import Snapshot
 from ocimig.migrate.store.store import Store, read_about
 
 _PIECE = 4 << 20
@@ -120,6 +121,19 @@ def _snapshot(store: Store, name: str, verdict: Verdict) -> None:
             verdict.lost[snapshot.id] = reason
             verdict.problems.append(f"snapshot {snapshot.id} needs what is damaged: {reason}")
             return
+
+
+def rehearse(store: Store, snapshot: Snapshot) -> str:
+    """Read and compare all that a restore of it would read: why it would fail, or nothing."""
+    marks = Marks(store.packs)
+    try:
+        marks.add(snapshot)
+    except (OcimigError, ValueError) as error:
+        return str(error)
+    for number in sorted(marks.packs()):
+        if reason := _missing(store, number, marks):
+            return reason
+    return ""
 
 
 def _missing(store: Store, number: int, marks: Marks) -> str:

@@ -74,6 +74,7 @@ def _show(call: Call, verdict: "Verdict") -> None:
 def forget(call: Call) -> int:
     """Remove snapshots by name or by policy."""
     from ocimig.migrate import retention
+    from ocimig.migrate.backup.repository import Kept
     from ocimig.migrate.store.prune import MOST_UNUSED
 
     policy = _policy(call)
@@ -89,7 +90,7 @@ def forget(call: Call) -> int:
         else:
             zone = datetime.now().astimezone().tzinfo
             assert zone is not None
-            judged = [_Judged(each) for each in chosen(call, store)]
+            judged = [Kept(each) for each in chosen(call, store)]
             decisions = retention.forget(judged, policy, zone=zone, now=time.time())
             ids = {each.id for decision in decisions for each in decision.removed()}
             gone = [each for each in chosen(call, store) if each.id in ids]
@@ -101,17 +102,6 @@ def forget(call: Call) -> int:
             pruned = _prune(store, most_unused=MOST_UNUSED)
     _show_forgotten(call, decisions, [each.id for each in gone], pruned)
     return pruned[0] if pruned else 0
-
-
-class _Judged:
-    """A snapshot as retention sees it: the host is one of its labels."""
-
-    def __init__(self, snapshot: Any) -> None:
-        self.id: str = snapshot.id
-        self.container: str = snapshot.container
-        self.time: float = snapshot.time
-        self.tags: tuple[str, ...] = snapshot.tags
-        self.labels: dict[str, str] = {**snapshot.labels, "host": snapshot.host}
 
 
 def _show_forgotten(

@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ocimig import jsonio
@@ -11,7 +12,7 @@ from ocimig.cli.verbs import Call, Misuse
 from ocimig.errors import OcimigError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from contextlib import AbstractContextManager
 
     from ocimig.migrate.jobs.backups import Repository
@@ -161,12 +162,23 @@ def _shown(job: "Job") -> str:
     return secret.redaction(job).clean(job.repository)
 
 
-def _repository(job: "Job", passphrase: str) -> "AbstractContextManager[Repository]":
-    """The repository of a job, open within a `with`. The one place that knows who keeps backups."""
-    from ocimig.migrate.jobs.errors import NoRepository
+@contextmanager
+def _repository(call: Call, job: "Job", passphrase: str) -> "Iterator[Repository]":
+    """The store of a job, open within a `with`. The one place that knows who keeps backups."""
+    from ocimig.cli.commands import stores
+    from ocimig.migrate.backup.repository import StoreRepository
+    from ocimig.migrate.jobs.secret import place
+    from ocimig.migrate.store.secret import PASSPHRASE, Secret, find
+    from ocimig.migrate.store.store import Store
 
-    reason = "this version of ocimig has no backup store yet"
-    raise NoRepository(job=job.name, repository=_shown(job), reason=reason)
+    key_file = place(job.key_file) if job.key_file else ""
+    if passphrase:
+        opens: Secret | None = Secret(PASSPHRASE, passphrase.encode(), "the passphrase of the job")
+    else:
+        opens = find(job.repository, key_file=key_file, environment=os.environ)
+    with stores.plain_place(job.repository) as found:
+        store = Store.open(found, opens, cache=stores.CACHE)
+        yield StoreRepository(context.store(call), store, job.tags)
 
 
 def _world(call: Call) -> "World":
@@ -183,9 +195,10 @@ def _world(call: Call) -> "World":
                 pass  # it is being made or removed
         return found
 
-    return World(
-        open=_repository, annotations=annotations, state_directory=_state(call), tell=_tell
-    )
+    def opened(job: "Job", passphrase: str) -> "AbstractContextManager[Repository]":
+        return _repository(call, job, passphrase)
+
+    return World(open=opened, annotations=annotations, state_directory=_state(call), tell=_tell)
 
 
 def _preview(job: "Job", world: "World") -> int:

@@ -30,6 +30,24 @@ def place(call: Call, where: str, *, create: bool = False) -> Iterator[Place]:
         found.close()
 
 
+@contextmanager
+def plain_place(where: str) -> Iterator[Place]:
+    """As place(), of a store that somebody else than a command line names."""
+    found: Place
+    if far.is_far(where):
+        from ocimig.migrate import transport
+
+        address = far.parse(where)
+        connection = transport.connect(address.target)
+        found = far.reach(connection, far.argv("", os.environ), address.path, words=address.words)
+    else:
+        found = local.LocalPlace(os.path.abspath(where), words=where)
+    try:
+        yield found
+    finally:
+        found.close()
+
+
 def _far(call: Call, where: str, create: bool) -> Place:
     from ocimig.migrate import transport
 
