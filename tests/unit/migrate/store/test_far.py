@@ -215,11 +215,11 @@ def test_a_client_that_computes_for_long_keeps_its_lock(
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It asks nothing meanwhile, but it is alive."""
-    monkeypatch.setattr(serve, "QUIET", 0.6)
+    monkeypatch.setattr(serve, "QUIET", 1.5)
     monkeypatch.setattr(far, "BEAT", 0.1)
     place = reach(store)
     with place.lock(exclusive=True, purpose="x"):
-        time.sleep(1.5)
+        time.sleep(2.5)
         assert len(place.holders()) == 1
     place.close()
 
@@ -229,11 +229,11 @@ def test_a_slow_link_is_not_taken_for_a_dead_host(
 ) -> None:
     """What was written lies in buffers when the answer to commit() is waited for: signs of life come."""
     monkeypatch.setattr(serve, "BEAT", 0.1)
-    monkeypatch.setattr(far, "PATIENCE", 0.8)
+    monkeypatch.setattr(far, "PATIENCE", 1.5)
     real = local.LocalMaking.write
 
     def slow(self: local.LocalMaking, data: bytes) -> None:
-        time.sleep(0.3)
+        time.sleep(0.5)
         real(self, data)
 
     monkeypatch.setattr(local.LocalMaking, "write", slow)
