@@ -1,6 +1,7 @@
 """A store on another host, and what each side may not believe of the other."""
 
 import os
+import signal
 import subprocess
 import threading
 import time
@@ -182,6 +183,20 @@ def test_a_broken_connection_leaves_nothing_and_no_lock(store: Path) -> None:
     place.close()
     with here.lock(exclusive=True, purpose="x"):
         assert here.names(PACKS) == []
+    here.close()
+
+
+def test_a_far_side_that_is_told_to_end_ends(store: Path) -> None:
+    """SIGTERM, as an administrator or a shutdown sends it: the lock is free, the client is told."""
+    place = far.reach(LocalConnection(), [*program(), "serve-store"], str(store))
+    here = local.LocalPlace(str(store))
+    with place.lock(exclusive=True, purpose="prune"):
+        (words,) = here.holders()
+        os.kill(int(words.split()[1]), signal.SIGTERM)
+        with pytest.raises(PlaceFailed, match="signal 15"):
+            place.free()
+    until(lambda: here.holders() == [], "the far process lets go")
+    place.close()
     here.close()
 
 
