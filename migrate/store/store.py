@@ -59,20 +59,21 @@ class Store:
     def init(cls, place: Place, secret: "Secret | None", *, sealed: str, cache: str) -> "Store":
         """Make one in a place where nothing is. `sealed` is one of seal.NONE, AES, CHACHA; `secret` opens
         it from now on. Raises StoreExists, WrongKey."""
-        if ABOUT in place.names(TOP) or place.names(PACKS) or place.names(SNAPSHOTS):
-            raise StoreExists(place=place.words, reason="there is a store")
-        id = os.urandom(16).hex()
-        about: dict[str, Any] = {"version": VERSION, "id": id, "sealed": sealed}
-        if sealed == seal.NONE:
-            about["digest_key"] = os.urandom(32).hex()
-        elif secret is None:
-            raise WrongKey(place=place.words, reason="nothing was given to seal it with")
-        else:
-            keys.add(place, id, keys.new_master(), secret, comment="init")
-        about["check"] = _check(about)
-        with place.make(TOP) as making:
-            making.write((json.dumps(about, sort_keys=True) + "\n").encode())
-            making.commit(ABOUT)
+        with place.lock(exclusive=True, purpose="init"):
+            if ABOUT in place.names(TOP) or place.names(PACKS) or place.names(SNAPSHOTS):
+                raise StoreExists(place=place.words, reason="there is a store")
+            id = os.urandom(16).hex()
+            about: dict[str, Any] = {"version": VERSION, "id": id, "sealed": sealed}
+            if sealed == seal.NONE:
+                about["digest_key"] = os.urandom(32).hex()
+            elif secret is None:
+                raise WrongKey(place=place.words, reason="nothing was given to seal it with")
+            else:
+                keys.add(place, id, keys.new_master(), secret, comment="init")
+            about["check"] = _check(about)
+            with place.make(TOP) as making:
+                making.write((json.dumps(about, sort_keys=True) + "\n").encode())
+                making.commit(ABOUT)
         return cls.open(place, secret, cache=cache)
 
     @classmethod
