@@ -180,6 +180,7 @@ _ocimig() {
     "backup restore,--known-hosts") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
     "backup restore,--transport") mapfile -t COMPREPLY < <(compgen -W "paramiko openssh local" -- "$cur"); return ;;
     "backup restore,--remote-command") return ;;
+    "backup verify,--restore") return ;;
     "backup verify,-f"|"backup verify,--format") mapfile -t COMPREPLY < <(compgen -W "table json" -- "$cur"); return ;;
     "backup verify,--passphrase-file") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
     "backup verify,--key-file") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
@@ -283,7 +284,7 @@ _ocimig() {
     "backup list") mapfile -t COMPREPLY < <(compgen -W "--container --tag -q --quiet -f --format --passphrase-file --key-file --passcommand --cache -p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command -h --help" -- "$cur") ;;
     "backup show") mapfile -t COMPREPLY < <(compgen -W "--files -f --format --passphrase-file --key-file --passcommand --cache -p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command -h --help" -- "$cur") ;;
     "backup restore") mapfile -t COMPREPLY < <(compgen -W "--container --as -b --bundle --tcp-close --passphrase-file --key-file --passcommand --cache -p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command -h --help" -- "$cur") ;;
-    "backup verify") mapfile -t COMPREPLY < <(compgen -W "--read-data -f --format --passphrase-file --key-file --passcommand --cache -p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command -h --help" -- "$cur") ;;
+    "backup verify") mapfile -t COMPREPLY < <(compgen -W "--read-data --restore -f --format --passphrase-file --key-file --passcommand --cache -p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command -h --help" -- "$cur") ;;
     "backup diff") mapfile -t COMPREPLY < <(compgen -W "-f --format --passphrase-file --key-file --passcommand --cache -p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command -h --help" -- "$cur") ;;
     "backup forget") mapfile -t COMPREPLY < <(compgen -W "--keep-last --keep-hourly --keep-daily --keep-weekly --keep-monthly --keep-yearly --keep-within --keep-tag --container -n --dry-run --prune -f --format --passphrase-file --key-file --passcommand --cache -p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command -h --help" -- "$cur") ;;
     "backup prune") mapfile -t COMPREPLY < <(compgen -W "-n --dry-run --max-unused -f --format --passphrase-file --key-file --passcommand --cache -p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command -h --help" -- "$cur") ;;

@@ -333,6 +333,7 @@ complete -c ocimig -n "__fish_seen_subcommand_from backup; and __fish_seen_subco
 complete -c ocimig -n "__fish_seen_subcommand_from backup; and __fish_seen_subcommand_from restore" -l remote-command -x -d 'how ocimig is called there (default: ocimig)'
 complete -c ocimig -n "__fish_seen_subcommand_from backup; and __fish_seen_subcommand_from restore" -s h -l help -d 'show this help'
 complete -c ocimig -n "__fish_seen_subcommand_from backup; and __fish_seen_subcommand_from verify" -l read-data -d 'read all data, or this part of it chosen at random, and compare it with its digests'
+complete -c ocimig -n "__fish_seen_subcommand_from backup; and __fish_seen_subcommand_from verify" -l restore -x -d 'prove this snapshot (or latest) by restoring it, held and apart, comparing all of its memory, and throwing it away'
 complete -c ocimig -n "__fish_seen_subcommand_from backup; and __fish_seen_subcommand_from verify" -s f -l format -x -a "table json" -d 'form of the output (default: table)'
 complete -c ocimig -n "__fish_seen_subcommand_from backup; and __fish_seen_subcommand_from verify" -l passphrase-file -r -F -d 'the file whose content is the passphrase of the store'
 complete -c ocimig -n "__fish_seen_subcommand_from backup; and __fish_seen_subcommand_from verify" -l key-file -r -F -d 'the file whose content is a key of the store'

@@ -114,6 +114,8 @@ VERBS = (
         options=(
             Option("--read-data", "read all data, or this part of it chosen at random, and compare it with "
                    "its digests", MAYBE, "5%"),
+            Option("--restore", "prove this snapshot (or latest) by restoring it, held and apart, comparing "
+                   "all of its memory, and throwing it away", MANY, "SNAPSHOT"),
             _FORMAT, *_OPEN,
         ),
         examples=(("Everything", "backup verify /srv/backups --read-data"),),
