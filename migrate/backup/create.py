@@ -83,7 +83,10 @@ class _Create:
         self.state = state
         self.spec = spec
         self.home = os.path.join(containers.root, _HOME, state.id)
-        self.room = os.path.join(repository.cache, "work", state.id)  # for what may be large
+        whose = head.digest_of(os.path.realpath(containers.root).encode()).hex()[:8]
+        self.room = os.path.join(
+            repository.cache, "work", f"{state.id}.{whose}"
+        )  # for what is large
         self.notes: list[str] = []
         self.began = time.monotonic()
         self.frozen_at = 0.0  # seconds since 1970
