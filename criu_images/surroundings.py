@@ -7,6 +7,8 @@ from typing import Any
 from ocimig.criu_images import names, tables
 from ocimig.criu_images.opened import ImageDirectory
 
+MOUNTS = 1 << 17  # of one namespace; the kernel's default limit is 100,000
+
 
 @dataclass(frozen=True, slots=True)
 class Mount:
@@ -65,7 +67,10 @@ def mounts(directory: ImageDirectory) -> Iterator[tuple[int, Mount]]:
     for name in directory.names():
         number = name.removeprefix("mountpoints-").removesuffix(".img")
         if name.startswith("mountpoints-") and number.isascii() and number.isdigit():
-            for entry in directory.each(name, "mountpoints", tables.MOUNT):
+            each = directory.each(name, "mountpoints", tables.MOUNT)
+            for count, entry in enumerate(each):
+                if count == MOUNTS:
+                    raise directory.refusal(name, f"more than {MOUNTS} mounts")
                 yield int(number), _mount(entry)
 
 

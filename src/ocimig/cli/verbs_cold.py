@@ -2,6 +2,7 @@
 
 from ocimig.cli.verbs import FLAG, MANY, NUMBER, TEXT, Option, Verb
 from ocimig.cli.verbs_hot import HOT
+from ocimig.cli.verbs_inspect import INSPECT
 
 _IMAGE = Option(
     "--image-path", "directory of the image (default: ./checkpoint)", TEXT, "DIR", file=True
@@ -249,6 +250,7 @@ COLD = {
             options=(Option("--json", "the findings as JSON", FLAG),),
             examples=(("Is this host ready?", "doctor"),),
         ),
+        *INSPECT,
     )
 }  # fmt: skip
 
