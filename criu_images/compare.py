@@ -68,8 +68,13 @@ class Side:
 
 
 def same_program(a: Side, b: Side, pid: int) -> bool:
-    """Whether the number means the same process on both sides, as far as that can be seen."""
-    return a.command(pid) == b.command(pid)
+    """Whether the number means the same process on both sides, as far as that can be seen: a command line
+    may be held elsewhere, then the name has to do."""
+    words = [tree.command(side.directory, pid) for side in (a, b)]
+    if all(words):
+        return words[0] == words[1]
+    names = [tree.detail(side.directory, pid).name for side in (a, b)]
+    return names[0] == names[1]
 
 
 def differences(a: Side, b: Side) -> Iterator[Difference]:
@@ -88,7 +93,7 @@ def _process(a: Side, b: Side, pid: int) -> Iterator[Difference]:
     if pid not in a.processes:
         yield Difference("process", ADDED, pid, "", "", after)
         return
-    if before != after:
+    if not same_program(a, b, pid):
         yield Difference("process", CHANGED, pid, "", before, after)
     old, new = a.descriptors(pid), b.descriptors(pid)
     for number in sorted(old.keys() | new.keys()):

@@ -134,7 +134,10 @@ def _said(directory: ImageDirectory, kind: str, number: int) -> str:
     if kind == "time":
         offsets = directory.maybe(f"timens-{number}.img", "timens", tables.TIMENS) or {}
         boot = offsets.get("boottime")
-        return f"boottime {boot['tv_sec']} s" if boot else ""
+        seconds = (
+            boot["tv_sec"] if boot else 0
+        )  # unsigned in the image, negative where it was before
+        return f"boottime {seconds - (seconds >> 63 << 64):+d} s" if boot else ""
     return ""
 
 

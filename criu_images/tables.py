@@ -125,7 +125,7 @@ CGROUP = Table(
 UTSNS = Table("nodename=1:t domainname=2:t")
 _EXTENT = Table("first=1 lower_first=2 count=3")
 USERNS = Table("uid_map=1:extent* gid_map=2:extent*", extent=_EXTENT)
-_TIMESPEC = Table("tv_sec=1:i tv_nsec=2:i")
+_TIMESPEC = Table("tv_sec=1 tv_nsec=2")
 TIMENS = Table("monotonic=1:time boottime=2:time", time=_TIMESPEC)
 SECCOMP = Table("seccomp_filters=1:filter*", filter=Table("filter=1:b prev=2 flags=3"))
 STATS = Table(
