@@ -92,7 +92,7 @@ class Checkpoint:
             "thread_info": {"gpregs": registers, "fpregs": {"cwd": 0x37F, "xmm_space": [7] * 64}},
             "tc": {"task_state": 1, "comm": name, "rlimits": {"rlimits": [{"cur": 5, "max": 6}]}},
             "ids": {"files_id": pid, "uts_ns_id": 9},
-            "thread_core": {"creds": {"uid": 7, "cap_eff": [1 << 21, 0]}, **thread},
+            "thread_core": {"creds": {"uid": 7, "euid": 7, "cap_eff": [1 << 21, 0]}, **thread},
         }
         self.image(f"core-{pid}.img", "core", tables.CORE, entry)
 
