@@ -32,6 +32,7 @@ _NT_PRSTATUS, _NT_FPREGSET, _NT_PRPSINFO, _NT_AUXV, _NT_FILE = 1, 2, 3, 6, 0x464
 _STATES = {"running": "R", "stopped": "T", "dead": "Z", "zombie": "Z"}
 _FLAGS = {"r": 4, "w": 2, "x": 1}
 _MAPPED_FILES = 1 << 17
+_LARGEST = 1 << 62
 
 
 class Segment(NamedTuple):
@@ -56,14 +57,19 @@ def write(directory: ImageDirectory, pid: int, files: Files, target: str) -> int
     if not mappings.has_memory(directory, pid):
         raise NoCore(pid=pid, reason="it is dead")
     notes = b"".join(_notes(directory, process, detail, files))
-    count = 1 + sum(1 for _ in segments(directory, pid, files))
+    sizes = [0, 1]  # bytes of memory, and segments with the one of the notes
+    for each in segments(directory, pid, files):
+        sizes[0] += each.end - each.start
+        sizes[1] += 1
+    if sizes[0] > _LARGEST:
+        raise NoCore(pid=pid, reason="its memory is larger than a file can be")
     with Fd(os.open(target, _NEW, 0o600)) as output:
         try:
-            _fill(output, count, notes, detail.machine, segments(directory, pid, files))
+            _fill(output, sizes[1], notes, detail.machine, segments(directory, pid, files))
         except BaseException:
             os.unlink(target)
             raise
-    return count - 1
+    return sizes[1] - 1
 
 
 def _fill(output: int, count: int, notes: bytes, machine: str, found: Iterator[Segment]) -> None:
@@ -152,7 +158,8 @@ def _note(kind: int, data: bytes) -> bytes:
 
 def _status(process: tree.Process, thread: int, core: dict[str, Any], machine: str) -> bytes:
     """struct elf_prstatus: no signal, no times."""
-    ids = struct.pack("<4i", thread, process.parent, process.group, process.session)
+    group, session = process.group & 0x7FFFFFFF, process.session & 0x7FFFFFFF
+    ids = struct.pack("<4i", thread, process.parent, group, session)
     return b"\0" * 32 + ids + b"\0" * 64 + _registers(process.pid, core, machine) + b"\0" * 8
 
 
