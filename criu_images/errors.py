@@ -62,7 +62,7 @@ class NoProcess(OcimigError):
 
     message = "there is no process {pid} in {path}"
     hint = "see: ocimig inspect {path}"
-    code = 1
+    code = 10
 
 
 class MemoryElsewhere(OcimigError):
@@ -78,7 +78,7 @@ class NoMapping(OcimigError):
 
     message = "process {pid} has no memory {what}"
     hint = "see: ocimig memory {path} -p {pid} --list"
-    code = 1
+    code = 10
 
 
 class NoCore(OcimigError):

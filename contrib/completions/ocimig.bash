@@ -110,9 +110,24 @@ _ocimig() {
     drain,--tracker) mapfile -t COMPREPLY < <(compgen -W "userfault softdirty content auto none" -- "$cur"); return ;;
     drain,--streams) return ;;
     drain,--compress) mapfile -t COMPREPLY < <(compgen -W "zstd none auto" -- "$cur"); return ;;
+    inspect,-p|inspect,--pid) return ;;
+    inspect,--format) mapfile -t COMPREPLY < <(compgen -W "tree json" -- "$cur"); return ;;
+    inspect,--html) compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    inspect,--within) compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    diff,--format) mapfile -t COMPREPLY < <(compgen -W "tree json" -- "$cur"); return ;;
+    diff,--within) compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    memory,-p|memory,--pid) return ;;
+    memory,--search) return ;;
+    memory,--search-hex) return ;;
+    memory,--search-regex) return ;;
+    memory,-c|memory,--context) return ;;
+    memory,--extract) return ;;
+    memory,--output) compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    memory,--core) compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    memory,--within) compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
     esac
     case $verb in
-    "") mapfile -t COMPREPLY < <(compgen -W "create start run exec state list ps kill delete pause resume spec features checkpoint restore migrate dirty-rate drain recover doctor --root --log --log-format --debug --systemd-cgroup --rootless --cgroup-manager -h --help -v --version" -- "$cur") ;;
+    "") mapfile -t COMPREPLY < <(compgen -W "create start run exec state list ps kill delete pause resume spec features checkpoint restore migrate dirty-rate drain recover doctor inspect diff memory --root --log --log-format --debug --systemd-cgroup --rootless --cgroup-manager -h --help -v --version" -- "$cur") ;;
     create) mapfile -t COMPREPLY < <(compgen -W "-b --bundle -f --config --console-socket --pidfd-socket --pid-file --no-pivot --no-new-keyring --preserve-fds --net --no-subreaper --explain -h --help" -- "$cur") ;;
     start) if [[ $cur == -* ]]; then mapfile -t COMPREPLY < <(compgen -W "-h --help" -- "$cur"); else mapfile -t COMPREPLY < <(_ocimig_ids "$cur"); fi ;;
     run) mapfile -t COMPREPLY < <(compgen -W "-b --bundle -f --config --console-socket --pidfd-socket --pid-file --no-pivot --no-new-keyring --preserve-fds --net -d --detach --keep --no-subreaper -h --help" -- "$cur") ;;
@@ -133,6 +148,9 @@ _ocimig() {
     drain) mapfile -t COMPREPLY < <(compgen -W "--to --parallel -n --dry-run --keep-going --json -p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command --remote-root --max-downtime --max-rounds --max-bandwidth --timeout --on-timeout --auto-converge --post-copy --tracker --streams --compress --forget-retained --tcp-close --file-locks --link-remap --ext-unix-sk --keep-source-files -h --help" -- "$cur") ;;
     recover) if [[ $cur == -* ]]; then mapfile -t COMPREPLY < <(compgen -W "--json -h --help" -- "$cur"); else mapfile -t COMPREPLY < <(_ocimig_ids "$cur"); fi ;;
     doctor) mapfile -t COMPREPLY < <(compgen -W "--json -h --help" -- "$cur") ;;
+    inspect) mapfile -t COMPREPLY < <(compgen -W "-p --pid --files --sockets --mounts --memory --env --stats --all --format --html --within -h --help" -- "$cur") ;;
+    diff) mapfile -t COMPREPLY < <(compgen -W "--format --within -h --help" -- "$cur") ;;
+    memory) mapfile -t COMPREPLY < <(compgen -W "-p --pid --list --search --search-hex --search-regex -c --context --extract --output --core --within -h --help" -- "$cur") ;;
     esac
 }
 

@@ -7,7 +7,7 @@ function __ocimig_ids
     end
 end
 
-set -l verbs create start run exec state list ps kill delete pause resume spec features checkpoint restore migrate dirty-rate drain recover doctor
+set -l verbs create start run exec state list ps kill delete pause resume spec features checkpoint restore migrate dirty-rate drain recover doctor inspect diff memory
 set -l early "not __fish_seen_subcommand_from $verbs"
 complete -c ocimig -f
 complete -c ocimig -n "$early" -a create -d 'create a container, which then waits for start'
@@ -30,6 +30,9 @@ complete -c ocimig -n "$early" -a dirty-rate -d 'measure how fast a container wr
 complete -c ocimig -n "$early" -a drain -d 'move all running containers of this host to others'
 complete -c ocimig -n "$early" -a recover -d 'settle migrations that a crash left unfinished'
 complete -c ocimig -n "$early" -a doctor -d 'show what this host can and cannot do, and how to mend it'
+complete -c ocimig -n "$early" -a inspect -d 'show what is in a checkpoint'
+complete -c ocimig -n "$early" -a diff -d 'show what changed between two checkpoints'
+complete -c ocimig -n "$early" -a memory -d 'search and extract the memory of a process in a checkpoint'
 complete -c ocimig -n "$early" -l root -r -F -d 'directory of the state of containers'
 complete -c ocimig -n "$early" -l log -r -F -d 'append the log to this file instead of stderr'
 complete -c ocimig -n "$early" -l log-format -x -a "text json" -d 'form of the log'
@@ -222,3 +225,29 @@ complete -c ocimig -n "__fish_seen_subcommand_from recover" -s h -l help -d 'sho
 complete -c ocimig -n "__fish_seen_subcommand_from recover" -a "(__ocimig_ids)"
 complete -c ocimig -n "__fish_seen_subcommand_from doctor" -l json -d 'the findings as JSON'
 complete -c ocimig -n "__fish_seen_subcommand_from doctor" -s h -l help -d 'show this help'
+complete -c ocimig -n "__fish_seen_subcommand_from inspect" -s p -l pid -x -d 'the process, as numbered inside the container'
+complete -c ocimig -n "__fish_seen_subcommand_from inspect" -l files -d 'open files'
+complete -c ocimig -n "__fish_seen_subcommand_from inspect" -l sockets -d 'sockets'
+complete -c ocimig -n "__fish_seen_subcommand_from inspect" -l mounts -d 'mounts and cgroups'
+complete -c ocimig -n "__fish_seen_subcommand_from inspect" -l memory -d 'memory by mapping'
+complete -c ocimig -n "__fish_seen_subcommand_from inspect" -l env -d 'environment, rights, limits, namespaces'
+complete -c ocimig -n "__fish_seen_subcommand_from inspect" -l stats -d 'how long the dump and the restore took'
+complete -c ocimig -n "__fish_seen_subcommand_from inspect" -l all -d 'all of these'
+complete -c ocimig -n "__fish_seen_subcommand_from inspect" -l format -x -a "tree json" -d 'tree for people, json for programs (default: tree)'
+complete -c ocimig -n "__fish_seen_subcommand_from inspect" -l html -r -F -d 'write all of it as one page with pictures'
+complete -c ocimig -n "__fish_seen_subcommand_from inspect" -l within -r -F -d 'directory that parents of the image may lie in (default: the one it is in)'
+complete -c ocimig -n "__fish_seen_subcommand_from inspect" -s h -l help -d 'show this help'
+complete -c ocimig -n "__fish_seen_subcommand_from diff" -l format -x -a "tree json" -d 'tree for people, json for programs (default: tree)'
+complete -c ocimig -n "__fish_seen_subcommand_from diff" -l within -r -F -d 'directory that parents of the image may lie in (default: the one it is in)'
+complete -c ocimig -n "__fish_seen_subcommand_from diff" -s h -l help -d 'show this help'
+complete -c ocimig -n "__fish_seen_subcommand_from memory" -s p -l pid -x -d 'the process, as numbered inside the container'
+complete -c ocimig -n "__fish_seen_subcommand_from memory" -l list -d 'the mappings (what is done when nothing else is asked for)'
+complete -c ocimig -n "__fish_seen_subcommand_from memory" -l search -x -d 'find this text'
+complete -c ocimig -n "__fish_seen_subcommand_from memory" -l search-hex -x -d 'find these bytes'
+complete -c ocimig -n "__fish_seen_subcommand_from memory" -l search-regex -x -d 'find what this expression matches (Python\'s re, bytes)'
+complete -c ocimig -n "__fish_seen_subcommand_from memory" -s c -l context -x -d 'so many bytes around a match (default: 16)'
+complete -c ocimig -n "__fish_seen_subcommand_from memory" -l extract -x -d 'write a range, in hexadecimal, or the mappings of a name'
+complete -c ocimig -n "__fish_seen_subcommand_from memory" -l output -r -F -d 'the new file that --extract writes'
+complete -c ocimig -n "__fish_seen_subcommand_from memory" -l core -r -F -d 'write a new core file for a debugger'
+complete -c ocimig -n "__fish_seen_subcommand_from memory" -l within -r -F -d 'directory that parents of the image may lie in (default: the one it is in)'
+complete -c ocimig -n "__fish_seen_subcommand_from memory" -s h -l help -d 'show this help'

@@ -123,7 +123,7 @@ def test_one_process_that_is_not_there_is_said(
     checkpoint: Checkpoint, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """By number and with what would show the others."""
-    assert main.run(["inspect", str(checkpoint.path), "--pid", "77"]) == 1
+    assert main.run(["inspect", str(checkpoint.path), "--pid", "77"]) == 10
     assert "there is no process 77" in capfd.readouterr().err
     assert main.run(["inspect", str(checkpoint.path / "nowhere")]) == 12
 
