@@ -182,7 +182,7 @@ _Placed = tuple[Mapping, Piece]
 
 
 def _pieces(side: Side, pid: int) -> Iterator[_Placed]:
-    return mappings.pieces(side.directory, pid, side.files)
+    return mappings.contents(side.directory, pid, side.files)
 
 
 def _walk(a: Iterator[_Placed], b: Iterator[_Placed]) -> Iterator[tuple[Mapping, str, int]]:

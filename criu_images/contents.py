@@ -16,7 +16,10 @@ from ocimig.files import Fd
 
 LONGEST = 4096  # bytes of a match of a regular expression that crosses from one block into the next
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_WHY = {"elsewhere": "it was left out of the dump", "lost": "a parent that had it is missing"}
+_WHY = {
+    "elsewhere": "it was left out of the dump",
+    "lost": "neither a parent nor a shared object has it",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,7 @@ def search(
     where it crosses into another block. Raises BadImage.
     """
     run = _Run(find, min(context, LONGEST))
-    for mapping, piece in mappings.pieces(directory, pid, files):
+    for mapping, piece in mappings.contents(directory, pid, files):
         if piece.where != SAVED:
             continue
         for at, data in piece.blocks():
@@ -171,7 +174,7 @@ def _chosen(
 ) -> Iterator[Piece]:
     """The pieces in those ranges; both ascend, so a range that is passed is never looked at again."""
     first = 0
-    for _, piece in mappings.pieces(directory, pid, files):
+    for _, piece in mappings.contents(directory, pid, files):
         while first < len(chosen) and chosen[first][1] <= piece.start:
             first += 1
         for start, end in itertools.islice(chosen, first, None):

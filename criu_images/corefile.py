@@ -112,11 +112,11 @@ def _pwrite(output: int, data: bytes, offset: int) -> None:
 
 def segments(directory: ImageDirectory, pid: int, files: Files) -> Iterator[Segment]:
     """The memory of the process, every byte of every mapping in one segment. Raises BadImage."""
-    each = mappings.pieces(directory, pid, files)
+    each = mappings.contents(directory, pid, files)
     waiting = next(each, None)
     for mapping in mappings.of(directory, pid, files):
         flags = sum(_FLAGS.get(letter, 0) for letter in mapping.protection)
-        anonymous = mapping.backing == "anonymous"
+        anonymous = mapping.backing in ("anonymous", "shared-object")
         at = mapping.start
         while waiting is not None and waiting[0].start == mapping.start:
             piece = waiting[1]

@@ -10,6 +10,10 @@ from ocimig.criu_images.opened import ImageDirectory
 
 FILES = 1 << 20  # that one checkpoint may have open
 _FILE_ENTRY = 1 << 20
+_LARGE = 4096  # bytes of an entry; hardly any has more
+_LARGE_BYTES = (
+    256 << 20
+)  # of such entries that are decoded: a descriptor costs 20 bytes to refer to one
 _CLOEXEC = 1
 _HIGHEST = 1 << 30
 
@@ -42,6 +46,7 @@ class Files:
         self._terminals: dict[int, dict[str, Any]] = {}
         self._memfds: dict[int, dict[str, Any]] = {}
         self._loaded = False
+        self._large = 0
 
     def of(self, files_id: int) -> Iterator[Descriptor]:
         """The descriptors in fdinfo-<files_id>.img, by number as CRIU wrote them. Raises BadImage."""
@@ -69,9 +74,13 @@ class Files:
         place = self._places.get(number)
         if place is None:
             return None
+        length = place & 0xFFFFFF
+        self._large += length if length > _LARGE else 0
+        if self._large > _LARGE_BYTES:
+            raise self.directory.refusal("files.img", "its large entries are referred to too often")
         with self.directory.open("files.img") as fd, open(fd, "rb", closefd=False) as image:
             image.seek(place >> 24)
-            record = image.read(place & 0xFFFFFF)
+            record = image.read(length)
         return self.directory.decoded("files.img", record, tables.FILE)
 
     def path(self, number: int) -> str:

@@ -16,6 +16,7 @@ from ocimig.criu_images.pages import ELSEWHERE, LOST, SAVED, Piece, Space
 from ocimig.criu_images.tree import MM_ENTRY
 
 _HIGHEST = 1 << 63
+_SHARED = 4096  # mappings of shared objects whose pages are looked for, each anew
 _PATHS = 4096  # of mapped files that are remembered
 
 
@@ -23,7 +24,7 @@ _PATHS = 4096  # of mapped files that are remembered
 class Mapping:
     """One mapping: `start` to `end`, exclusive. `name` is the path of its file, or a word in brackets.
 
-    `shared_object` is CRIU's number of the anonymous object behind it, or 0; its pages are counted there.
+    `shared_object` is CRIU's number of the anonymous object behind it, or -1; its pages are counted there.
     """
 
     start: int
@@ -34,7 +35,7 @@ class Mapping:
     name: str
     offset: int = 0
     file: int = 0
-    shared_object: int = 0
+    shared_object: int = -1
 
     @property
     def size(self) -> int:
@@ -146,7 +147,7 @@ def of(directory: ImageDirectory, pid: int, files: Files) -> Iterator[Mapping]:
 def _mapping(vma: dict[str, Any], stack: int, files: Files, paths: dict[int, str]) -> Mapping:
     status = vma["status"]
     shared = status & (names.FILE_SHARED | names.ANON_SHARED | names.SYSVIPC)
-    name, backing, file, shared_object = names.area(status), "anonymous", 0, 0
+    name, backing, file, shared_object = names.area(status), "anonymous", 0, -1
     if status & (names.FILE_PRIVATE | names.FILE_SHARED | names.AREA_SOCKET) and not name:
         backing, file = "file", vma["shmid"]
         name = _path(file, files, paths)
@@ -157,7 +158,7 @@ def _mapping(vma: dict[str, Any], stack: int, files: Files, paths: dict[int, str
             # the number is that of the open file; pages are under that of what is behind it
             opened = files.file(vma["shmid"])
             memfd = opened["memfd"] if opened is not None else None
-            shared_object = files.memfd(memfd["inode_id"]).get("shmid", 0) if memfd else 0
+            shared_object = files.memfd(memfd["inode_id"]).get("shmid", -1) if memfd else -1
             name = _path(vma["shmid"], files, paths)
     elif not name and backing == "anonymous" and vma["start"] <= stack < vma["end"]:
         name = "[stack]"
@@ -196,6 +197,36 @@ def pieces(directory: ImageDirectory, pid: int, files: Files) -> Iterator[tuple[
                     piece = piece.part(mapping.end, piece.end)
         if piece is not None:
             raise found.refusal(f"page {piece.start:#x} is in no mapping")
+
+
+def contents(directory: ImageDirectory, pid: int, files: Files) -> Iterator[tuple[Mapping, Piece]]:
+    """The same with the pages of shared objects, at the addresses that they are mapped at."""
+    own = pieces(directory, pid, files)
+    waiting = next(own, None)
+    followed = 0
+    for mapping in of(directory, pid, files):
+        while waiting is not None and waiting[0].start == mapping.start:
+            yield mapping, waiting[1]
+            waiting = next(own, None)
+        if mapping.backing == "shared-object":
+            followed += 1
+            if followed > _SHARED:
+                name = f"mm-{pid}.img"
+                raise directory.refusal(name, f"more than {_SHARED} mappings of shared objects")
+            for piece in _mapped(directory, mapping):
+                yield mapping, piece
+
+
+def _mapped(directory: ImageDirectory, mapping: Mapping) -> Iterator[Piece]:
+    """What of a shared object is in a mapping of it."""
+    name = f"pagemap-shmem-{mapping.shared_object}.img"
+    if not directory.exists(name):
+        yield Piece(mapping.start, mapping.end, LOST)
+        return
+    shift = mapping.start - mapping.offset
+    with Space(directory, name) as found:
+        for piece in found.within(mapping.offset, mapping.offset + mapping.size):
+            yield piece._replace(start=piece.start + shift, end=piece.end + shift)
 
 
 def counted(directory: ImageDirectory, pid: int, files: Files) -> Iterator[Counted]:

@@ -58,6 +58,7 @@ class Document:
         self.inventory = surroundings.inventory(directory)
         self.order = list(ordered(tree.processes(directory)))
         self._sums = dict.fromkeys(PLACES, 0)
+        self._owners: dict[int, int] = {}
         if wanted.pid:
             self.order = [each for each in self.order if each[0].pid == wanted.pid]
             if not self.order:
@@ -128,6 +129,7 @@ class Document:
             ],
             "seccomp": self._seccomp(detail),
             "cgroup_set": detail.cgroup_set,
+            "files_of": self.owner(detail.id_of.get("files_id", 0), pid),
             "namespaces": {
                 kind: {"id": number, "about": about}
                 for kind, number, about in surroundings.namespaces(directory, detail.id_of)
@@ -146,11 +148,16 @@ class Document:
         return {"mode": detail.seccomp, "filters": count, "instructions": instructions}
 
     def descriptors(self, pid: int) -> Iterator[dict[str, Any]]:
-        """The open files of one process, or only its sockets."""
-        files_id = tree.detail(self.directory, pid).id_of.get("files_id", 0)
-        for each in self.files.of(files_id):
-            if self.wanted.files or each.is_socket:
-                yield {"pid": pid, **asdict(each)}
+        """The open files of one process, or only its sockets; none where it shares the table of another."""
+        table = tree.detail(self.directory, pid).id_of.get("files_id", 0)
+        if self.owner(table, pid) == pid:
+            for each in self.files.of(table):
+                if self.wanted.files or each.is_socket:
+                    yield {"pid": pid, **asdict(each)}
+
+    def owner(self, table: int, pid: int) -> int:
+        """The first process that was seen with that table of descriptors: it is shown there, once."""
+        return self._owners.setdefault(table, pid) if table else pid
 
     def mappings(self, pid: int) -> Iterator[dict[str, Any]]:
         """The memory of one process by mapping."""

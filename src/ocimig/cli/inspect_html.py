@@ -180,7 +180,7 @@ def _details(found: dict[str, Any], document: Document) -> list[str]:
     inner = [
         _map(found, document),
         *_section("Memory", _list(map(inspect_text.mapping_line, document.mappings(pid)))),
-        *_section("Files", _list(map(inspect_text.file_line, document.descriptors(pid)))),
+        *_section("Files", _list(inspect_text.files_lines(found, document))),
         *_section("Rights", _list(inspect_text.rights_lines(found))),
         *_section("Environment", _list(map(shown, found.get("environment", ())))),
     ]

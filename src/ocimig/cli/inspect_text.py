@@ -22,8 +22,8 @@ def lines(document: Document) -> Iterator[str]:
             yield from _block(inner, "environment", map(shown, found["environment"]))
             yield from _block(inner, "rights", rights_lines(found))
         if wanted.files or wanted.sockets:
-            each = map(file_line, document.descriptors(process.pid))
-            yield from _block(inner, "files" if wanted.files else "sockets", each)
+            title = "files" if wanted.files else "sockets"
+            yield from _block(inner, title, files_lines(found, document))
         if wanted.memory:
             yield from _block(inner, "memory", map(mapping_line, document.mappings(process.pid)))
     if wanted.memory:
@@ -106,6 +106,13 @@ def rights_lines(found: dict[str, Any]) -> Iterator[str]:
     for kind, namespace in found["namespaces"].items():
         about = f" {shown(namespace['about'])}" if namespace["about"] else ""
         yield f"{kind} namespace {namespace['id']}{about}"
+
+
+def files_lines(found: dict[str, Any], document: Document) -> Iterator[str]:
+    """The descriptors of a process, or whose they are."""
+    if found["files_of"] != found["pid"]:
+        yield f"shared with process {found['files_of']}"
+    yield from map(file_line, document.descriptors(found["pid"]))
 
 
 def file_line(found: dict[str, Any]) -> str:

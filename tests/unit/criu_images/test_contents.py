@@ -20,6 +20,7 @@ from ocimig_testkit.images import (
     LIBRARY,
     PAGE,
     PRESENT,
+    SHARED,
     Checkpoint,
     vma,
     write_pagemap,
@@ -76,6 +77,24 @@ def test_what_is_around_a_match_is_shown(checkpoint: Checkpoint, directory: Imag
     checkpoint.fill(1, BLOCK - 8, b"aaaasecretbbbb")
     (match,) = _found(directory, contents.literal(b"secret"), 4)
     assert (match.before, match.data, match.behind) == (b"aaaa", b"secret", b"bbbb")
+
+
+def test_shared_memory_is_searched_where_it_is_mapped(
+    checkpoint: Checkpoint, directory: ImageDirectory, tmp_path: Path
+) -> None:
+    """What databases keep their pages in; its pages lie with the object, by offset."""
+    area = {**vma(HEAP, HEAP + 3 * PAGE, SHARED, 5), "pgoff": PAGE}
+    checkpoint.memory(1, [], [area])
+    write_pagemap(checkpoint.path / "pagemap-shmem-5.img", 5, [(0, 3, PRESENT)])
+    (checkpoint.path / "pages-5.img").write_bytes(bytes(2 * PAGE) + b"secret".ljust(PAGE, b"\0"))
+    (match,) = _found(directory, contents.literal(b"secret"))
+    assert match.address == HEAP + PAGE
+    target = tmp_path / "core"
+    assert corefile.write(directory, 1, Files(directory), str(target)) == 2
+    assert b"secret" in target.read_bytes()
+    (checkpoint.path / "pagemap-shmem-5.img").unlink()
+    with pytest.raises(MemoryElsewhere):
+        contents.extract(directory, 1, Files(directory), [(HEAP, END)], str(tmp_path / "x"))
 
 
 def test_an_empty_match_is_none(directory: ImageDirectory) -> None:
