@@ -190,10 +190,11 @@ def pieces(directory: ImageDirectory, pid: int, files: Files) -> Iterator[tuple[
             while piece is not None and piece.start < mapping.end:
                 if piece.start < mapping.start:
                     raise found.refusal(f"page {piece.start:#x} is in no mapping")
-                yield mapping, piece.part(piece.start, mapping.end)
                 if piece.end <= mapping.end:
+                    yield mapping, piece
                     piece = next(each, None)
                 else:
+                    yield mapping, piece.part(piece.start, mapping.end)
                     piece = piece.part(mapping.end, piece.end)
         if piece is not None:
             raise found.refusal(f"page {piece.start:#x} is in no mapping")

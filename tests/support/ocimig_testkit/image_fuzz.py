@@ -116,7 +116,8 @@ class Fuzzer:
         self.case = room / "case"
         self.scratch = room / "scratch"
         self.dice = dice
-        for directory in (self.case, self.scratch):
+        self.above = room / "above"
+        for directory in (self.case, self.scratch, self.above):
             directory.mkdir(exist_ok=True)
         self.pool = [each.read_bytes() for each in sorted(self.base.iterdir())]
 
@@ -132,12 +133,25 @@ class Fuzzer:
         """A new case."""
         self.fresh(self.dice.choice([None, *self.overlays]))
         names = sorted(each.name for each in self.case.iterdir())
+        if self.dice.random() < 0.3:
+            self._parent()
         for _ in range(self.dice.choice([1, 1, 1, 2, 4])):
             path = self.case / self.dice.choice(names)
             if self.dice.random() < 0.03:
                 self._odd(path)
             elif path.is_file() and not path.is_symlink():
                 path.write_bytes(self.damaged(path.read_bytes()))
+
+    def _parent(self) -> None:
+        """A parent whose own list of pages may be damaged, and which may have a parent."""
+        for each in self.base.iterdir():
+            (self.above / each.name).write_bytes(each.read_bytes())
+        path = self.above / "pagemap-1.img"
+        if self.dice.random() < 0.7:
+            path.write_bytes(self.damaged(path.read_bytes()))
+        os.symlink("../above", self.case / "parent")
+        if self.dice.random() < 0.1 and not os.path.lexists(self.above / "parent"):
+            os.symlink(self.dice.choice(["../case", "../above", "/"]), self.above / "parent")
 
     def look(self) -> int:
         """At the case."""
