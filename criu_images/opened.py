@@ -140,8 +140,8 @@ class ImageDirectory:
             raise self.refusal(name, error) from None
 
     def parent(self) -> "ImageDirectory | None":
-        """What `parent` leads to, opened once; nothing where there is no such link. Raises BadImage where it
-        is absolute, leads out of `within`, or the chain has more than 64 links."""
+        """What `parent` leads to, opened once; nothing where there is no such link or it leads to nothing.
+        Raises BadImage where it is absolute, leads out of `within`, or the chain has more than 64 links."""
         if self._parent is not None:
             return self._parent
         try:
@@ -154,20 +154,26 @@ class ImageDirectory:
             raise self.refusal("parent", "it is an absolute link")
         target = os.path.normpath(os.path.join(self._real, link))
         if os.path.commonpath([target, self._within]) != self._within:
-            raise self.refusal("parent", f"it leads out of {self._within}")
+            reason = f"it leads out of {self._within}; --within can name a directory around both"
+            raise self.refusal("parent", reason)
         if self._depth + 1 > _LONGEST_CHAIN:
             raise self.refusal("parent", "its parents form a ring, or are too many")
         self._parent = self._opened(target)
         return self._parent
 
-    def _opened(self, target: str) -> "ImageDirectory":
+    def _opened(self, target: str) -> "ImageDirectory | None":
         """Every part of the way below `within` is a directory, none a link."""
-        fd = Fd(os.open(self._within, _DIRECTORY))
+        flags = _DIRECTORY | os.O_PATH  # who may pass through a directory may not be let to list it
+        fd = Fd(-1)
         try:
+            fd = Fd(os.open(self._within, flags))
             for part in os.path.relpath(target, self._within).split("/"):
-                inner = os.open(part, _DIRECTORY | os.O_NOFOLLOW, dir_fd=fd.number)
+                inner = os.open(part, flags | os.O_NOFOLLOW, dir_fd=fd.number)
                 fd.close()
                 fd = Fd(inner)
+        except FileNotFoundError:
+            fd.close()
+            return None
         except OSError as error:
             fd.close()
             raise self.refusal("parent", f"{target}: {(error.strerror or '').lower()}") from None

@@ -13,7 +13,7 @@ from ocimig.criu_images.opened import ImageDirectory
 
 VERSION = 1
 _MANIFEST = "manifest.json"
-_LARGEST_MANIFEST = 64 << 20
+_LARGEST_MANIFEST = 16 << 20
 PLACES = ("saved", "inherited", "elsewhere", "lost")
 
 
@@ -59,6 +59,10 @@ class Document:
         self.order = list(ordered(tree.processes(directory)))
         self._sums = dict.fromkeys(PLACES, 0)
         self._owners: dict[int, int] = {}
+        manifest = self._manifest()
+        keys = ("id", "created", "criu", "kernel", "architecture")
+        self._known = {key: str(manifest.get(key, "")) for key in keys} if manifest else None
+        self._outside = _outside(manifest.get("facts"))
         if wanted.pid:
             self.order = [each for each in self.order if each[0].pid == wanted.pid]
             if not self.order:
@@ -73,7 +77,7 @@ class Document:
             "version": VERSION,
             "kind": "directory",
             "path": os.path.abspath(self.directory.path),
-            "checkpoint": self._manifest(),
+            "checkpoint": self._known,
             "inventory": asdict(self.inventory),
             "parents": parents,
         }
@@ -98,18 +102,17 @@ class Document:
             found["statistics"] = surroundings.timings(self.directory)
         return found
 
-    def _manifest(self) -> dict[str, Any] | None:
-        """Nothing for checkpoints that are not ocimig's. The files are not compared with it here."""
+    def _manifest(self) -> dict[str, Any]:
+        """Empty for checkpoints that are not ocimig's. The files are not compared with it here."""
         if not self.directory.exists(_MANIFEST):
-            return None
+            return {}
         try:
             value = jsonio.loads(self.directory.read(_MANIFEST, _LARGEST_MANIFEST))
         except (ValueError, RecursionError) as error:
             raise self.directory.refusal(_MANIFEST, error) from None
         if not isinstance(value, dict):
             raise self.directory.refusal(_MANIFEST, "it is no object")
-        keys = ("id", "created", "criu", "kernel", "architecture")
-        return {key: str(value.get(key, "")) for key in keys}
+        return value
 
     def processes(self) -> Iterator[dict[str, Any]]:
         """One after the other, as in `order`."""
@@ -153,7 +156,10 @@ class Document:
         if self.owner(table, pid) == pid:
             for each in self.files.of(table):
                 if self.wanted.files or each.is_socket:
-                    yield {"pid": pid, **asdict(each)}
+                    found = {"pid": pid, **asdict(each)}
+                    if each.details.get("external") and each.text in self._outside:
+                        found["text"] = found["details"]["outside"] = self._outside[each.text]
+                    yield found
 
     def owner(self, table: int, pid: int) -> int:
         """The first process that was seen with that table of descriptors: it is shown there, once."""
@@ -199,6 +205,16 @@ class Document:
             for place in PLACES:
                 self._sums[place] += getattr(each, place)
             yield asdict(each)
+
+
+def _outside(facts: Any) -> dict[str, str]:
+    """Paths on the host, by the key that stands for them in the images: files that were open from outside."""
+    listed = facts.get("files") if isinstance(facts, dict) else None
+    return {
+        str(each.get("key")): str(each.get("path"))
+        for each in (listed if isinstance(listed, list) else ())
+        if isinstance(each, dict)
+    }
 
 
 def counted(each: mappings.Counted) -> dict[str, Any]:

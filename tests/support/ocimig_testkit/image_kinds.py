@@ -49,6 +49,7 @@ FILES: dict[int, dict[str, Any]] = {
     18: {"type": 15, "tunf": {"netdev": "tun0"}},
     19: {"type": 16, "ext": {"id": 1}},
     20: {"type": 19, "bpf": {"map_name": "m"}},
+    21: {"type": 1, "reg": {"name": "file[1:2]", "ext": 1}},
 }
 
 
@@ -84,9 +85,8 @@ def kinds(path: Path) -> Checkpoint:
     })  # fmt: skip
     found.image("stats-dump", "stats", tables.STATS, {"dump": {"frozen_time": 1500}})
     found.image("stats-restore", "stats", tables.STATS, {"restore": {"restore_time": 7}})
-    manifest = (
-        '{"version": 1, "id": "web", "created": "2026-01-01T00:00:00Z", "criu": "4.2", "files": {}}'
-    )
+    outside = '{"files": [{"key": "file[1:2]", "path": "/var/log/out"}]}'
+    manifest = f'{{"version": 1, "id": "web", "criu": "4.2", "facts": {outside}, "files": {{}}}}'
     (path / "manifest.json").write_text(manifest)
     return found
 

@@ -14,6 +14,7 @@ from ocimig.cli.inspect_document import Document, Wanted
 from ocimig.criu_images import contents, tables
 from ocimig.criu_images.descriptors import Files
 from ocimig.criu_images.opened import ImageDirectory
+from ocimig_testkit.image_kinds import kinds
 from ocimig_testkit.images import HEAP, PAGE, PRESENT, STACK, Checkpoint, stack, vma
 
 EVIL = "\x1b]0;owned\x07<script>alert(1)</script>\u202e&\"'"
@@ -184,6 +185,27 @@ def test_diff_says_whether_anything_differs(
     found = json.loads(capsys.readouterr().out)
     assert found["memory"][0]["changed"] == PAGE
     assert {each["what"] for each in found["differences"]} == {"process", "file", "mount"}
+
+
+def test_what_came_from_the_host_has_its_name_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The images have only a number of a device and of an inode; ocimig's manifest has the path."""
+    found = kinds(tmp_path / "image")
+    assert main.run(["inspect", str(found.path), "--files"]) == 0
+    text = capsys.readouterr().out
+    assert "21 file      /var/log/out  r" in text
+    assert text.startswith("checkpoint of web, ")
+
+
+def test_a_checkpoint_without_its_parent_is_still_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With what is missing said."""
+    found = kinds(tmp_path / "image")
+    (found.path / "parent").symlink_to("../nowhere")
+    assert main.run(["inspect", str(found.path)]) == 0
+    assert "4.0 KiB in no parent" in capsys.readouterr().out
 
 
 def test_sizes_are_for_people() -> None:
