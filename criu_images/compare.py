@@ -11,7 +11,7 @@ from ocimig.criu_images.pagemap import PAGE
 from ocimig.criu_images.pages import SAVED, Piece
 
 ADDED, REMOVED, CHANGED = "added", "removed", "changed"
-_DESCRIPTORS = 1 << 20
+_DESCRIPTORS = 1 << 17  # of one process
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +56,12 @@ class Side:
         words = tree.command(self.directory, pid)
         return " ".join(words) or f"[{tree.detail(self.directory, pid).name}]"
 
-    def descriptors(self, pid: int) -> dict[int, descriptors.Descriptor]:
-        """What the process had open, by number. Raises BadImage."""
-        files_id = tree.detail(self.directory, pid).id_of.get("files_id", 0)
+    def table(self, pid: int) -> int:
+        """CRIU's number of its table of descriptors; 0 for none."""
+        return tree.detail(self.directory, pid).id_of.get("files_id", 0)
+
+    def descriptors(self, files_id: int) -> dict[int, descriptors.Descriptor]:
+        """What is open in a table, by number. Raises BadImage."""
         found: dict[int, descriptors.Descriptor] = {}
         for each in self.files.of(files_id):
             found[each.number] = each
@@ -79,12 +82,13 @@ def same_program(a: Side, b: Side, pid: int) -> bool:
 
 def differences(a: Side, b: Side) -> Iterator[Difference]:
     """Everything but memory: processes with what they had open by number, then mounts. Raises BadImage."""
+    seen: set[tuple[int, int]] = set()  # tables that processes share are compared once
     for pid in sorted(a.processes.keys() | b.processes.keys()):
-        yield from _process(a, b, pid)
+        yield from _process(a, b, pid, seen)
     yield from _mounts(a, b)
 
 
-def _process(a: Side, b: Side, pid: int) -> Iterator[Difference]:
+def _process(a: Side, b: Side, pid: int, seen: set[tuple[int, int]]) -> Iterator[Difference]:
     before = a.command(pid) if pid in a.processes else ""
     after = b.command(pid) if pid in b.processes else ""
     if pid not in b.processes:
@@ -95,7 +99,11 @@ def _process(a: Side, b: Side, pid: int) -> Iterator[Difference]:
         return
     if not same_program(a, b, pid):
         yield Difference("process", CHANGED, pid, "", before, after)
-    old, new = a.descriptors(pid), b.descriptors(pid)
+    tables = a.table(pid), b.table(pid)
+    if tables in seen:
+        return
+    seen.add(tables)
+    old, new = a.descriptors(tables[0]), b.descriptors(tables[1])
     for number in sorted(old.keys() | new.keys()):
         said = _said(old.get(number)), _said(new.get(number))
         if said[0] != said[1]:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from ocimig import files as floor
 from ocimig.criu_images import mappings
 from ocimig.criu_images.descriptors import Files
 from ocimig.criu_images.errors import MemoryElsewhere, NoMapping
@@ -153,7 +154,8 @@ def extract(
     with Fd(os.open(target, _NEW, 0o600)) as output:
         try:
             written = sum(
-                _put(output, piece, start) for piece in _chosen(directory, pid, files, chosen)
+                put(output, piece, piece.start - start)
+                for piece in _chosen(directory, pid, files, chosen)
             )
             os.ftruncate(output, end - start)
         except BaseException:
@@ -162,10 +164,12 @@ def extract(
     return Extracted(written, sum(last - first for first, last in chosen) - written)
 
 
-def _put(output: int, piece: Piece, start: int) -> int:
+def put(output: int, piece: Piece, offset: int) -> int:
+    """Write a saved piece at an offset of a file, blocks of zeros as holes; its size. Raises BadImage."""
     for at, data in piece.blocks():
         if data.count(0) != len(data):
-            os.pwrite(output, data, at - start)
+            os.lseek(output, offset + at - piece.start, os.SEEK_SET)
+            floor.write_all(output, data)
     return piece.end - piece.start
 
 

@@ -10,8 +10,7 @@ import struct
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from ocimig import files as floor
-from ocimig.criu_images import mappings, tree
+from ocimig.criu_images import contents, mappings, tree
 from ocimig.criu_images.descriptors import Files
 from ocimig.criu_images.errors import NoCore
 from ocimig.criu_images.opened import ImageDirectory
@@ -93,9 +92,7 @@ def _fill(output: int, count: int, notes: bytes, machine: str, found: Iterator[S
         kept = size if each.in_file else 0
         lines.append(_SEGMENT.pack(_PT_LOAD, each.flags, offset, each.start, 0, kept, size, PAGE))
         if each.piece is not None:
-            for at, data in each.piece.blocks():
-                if data.count(0) != len(data):
-                    _pwrite(output, data, offset + at - each.start)
+            contents.put(output, each.piece, offset)
         offset += kept
         if len(lines) == 1 << 10:
             os.pwrite(output, b"".join(lines), table)
@@ -103,11 +100,6 @@ def _fill(output: int, count: int, notes: bytes, machine: str, found: Iterator[S
             lines.clear()
     os.pwrite(output, b"".join(lines), table)
     os.ftruncate(output, offset)
-
-
-def _pwrite(output: int, data: bytes, offset: int) -> None:
-    os.lseek(output, offset, os.SEEK_SET)
-    floor.write_all(output, data)
 
 
 def segments(directory: ImageDirectory, pid: int, files: Files) -> Iterator[Segment]:

@@ -60,11 +60,11 @@ def _parse(data: bytes, table: Table, left: list[int], depth: int) -> dict[str, 
         found[name] = []
     for number, value in walk(data):
         field = table.fields.get(number)
+        if field is None:
+            continue
         left[0] -= 1
         if left[0] < 0:
             raise ValueError(f"more than {VALUES} values in one message")
-        if field is None:
-            continue
         name, kind, many, inner = field
         converted: Any
         if inner is not None:

@@ -160,6 +160,8 @@ def _mapping(vma: dict[str, Any], stack: int, files: Files, paths: dict[int, str
             memfd = opened["memfd"] if opened is not None else None
             shared_object = files.memfd(memfd["inode_id"]).get("shmid", -1) if memfd else -1
             name = _path(vma["shmid"], files, paths)
+            # as with any file that is mapped privately, what was written is the process's own
+            backing = backing if shared else "file"
     elif not name and backing == "anonymous" and vma["start"] <= stack < vma["end"]:
         name = "[stack]"
     elif name in ("[vsyscall]", "[vdso]", "[vvar]"):
@@ -206,10 +208,12 @@ def contents(directory: ImageDirectory, pid: int, files: Files) -> Iterator[tupl
     waiting = next(own, None)
     followed = 0
     for mapping in of(directory, pid, files):
+        shared = mapping.backing == "shared-object"
         while waiting is not None and waiting[0].start == mapping.start:
             yield mapping, waiting[1]
             waiting = next(own, None)
-        if mapping.backing == "shared-object":
+            shared = False  # CRIU never does both
+        if shared:
             followed += 1
             if followed > _SHARED:
                 name = f"mm-{pid}.img"

@@ -176,7 +176,7 @@ class ImageDirectory:
             return None
         except OSError as error:
             fd.close()
-            raise self.refusal("parent", f"{target}: {(error.strerror or '').lower()}") from None
+            raise self.refusal("parent", f"{target!r}: {(error.strerror or '').lower()}") from None
         found = ImageDirectory.__new__(ImageDirectory)
         found.path, found._real, found._within = target, target, self._within
         found._depth, found._parent, found.fd = self._depth + 1, None, fd

@@ -12,8 +12,10 @@ from ocimig.criu_images.pages import SAVED, Space
 
 PROCESSES = 1 << 18
 WORDS = 128 << 10  # bytes of a command line, and of an environment, that are read
+MM_ENTRY = 64 << 20  # the largest mm image: a million mappings
 _HIGHEST_PID = 1 << 22
 _SEEN_FILTERS = 1 << 10
+_AREAS = fields.Table("arg_start=8 arg_end=9 env_start=10 env_end=11")
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,11 +185,8 @@ def _words(directory: ImageDirectory, pid: int, which: str) -> list[str]:
                 break  # what is behind a gap would be words in the wrong place
             parts += [data for _, data in piece.blocks()]
             at = piece.end
-    return [fields.text(word) for word in b"".join(parts).rstrip(b"\0").split(b"\0") if word]
-
-
-MM_ENTRY = 64 << 20  # the largest mm image: half a million mappings
-_AREAS = fields.Table("arg_start=8 arg_end=9 env_start=10 env_end=11")
+    found_words = b"".join(parts).rstrip(b"\0")
+    return [fields.text(word) for word in found_words.split(b"\0")] if found_words else []
 
 
 def filters(directory: ImageDirectory, last: int) -> tuple[int, int]:

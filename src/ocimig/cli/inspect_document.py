@@ -139,7 +139,7 @@ class Document:
             },
         }  # fmt: skip
         if self.wanted.environment:
-            found["environment"] = tree.environment(directory, pid)
+            found["environment"] = self.environment(pid)
         if mappings.has_memory(directory, pid):
             found["memory"] = self._memory(pid)
         return found
@@ -164,6 +164,10 @@ class Document:
     def owner(self, table: int, pid: int) -> int:
         """The first process that was seen with that table of descriptors: it is shown there, once."""
         return self._owners.setdefault(table, pid) if table else pid
+
+    def environment(self, pid: int) -> list[str]:
+        """What a process was started with."""
+        return tree.environment(self.directory, pid)
 
     def mappings(self, pid: int) -> Iterator[dict[str, Any]]:
         """The memory of one process by mapping."""

@@ -16,6 +16,8 @@ from ocimig.cli.shown import amount, line, shown
 
 WIDTH, LEFT, ROW = 1000, 180, 20
 DRAWN, LISTED = 400, 2000  # processes and mappings in a drawing; rows of a table
+CONSIDERED = 4096  # processes, of which the largest are drawn
+_LONGEST = 160
 _COLOURS = {
     "saved": "#b45309", "inherited": "#2563eb", "elsewhere": "#7e22ce", "lost": "#dc2626",
     "untouched": "#9aa5b1",
@@ -46,7 +48,7 @@ def write(path: str, document: Document) -> None:
 def page(document: Document) -> str:
     """The whole page."""
     head = list(inspect_text.head_lines(document.head()))
-    processes = list(document.processes())
+    processes, more = _processes(document)
     tail = document.tail()
     body = [
         f"<h1>{escape(head[0])}</h1>",
@@ -56,8 +58,8 @@ def page(document: Document) -> str:
     ]
     for found in processes[:DRAWN]:
         body += _details(found, document)
-    if len(processes) > DRAWN:
-        body.append(f"<p>{len(processes) - DRAWN} more processes are not on this page.</p>")
+    if more := more + max(0, len(processes) - DRAWN):
+        body.append(f"<p>{more} more processes are not on this page.</p>")
     body += _section("Mounts", _table(_mount_rows(document)))
     body += _section("Cgroups", _list(map(inspect_text.cgroup_line, document.cgroups())))
     body += _section("In all", _list(inspect_text.tail_lines(tail)))
@@ -69,6 +71,21 @@ def page(document: Document) -> str:
         f"<title>{escape(head[0])}</title><style>{_STYLE}</style></head><body>",
         *body, "</body></html>\n",
     ])  # fmt: skip
+
+
+def _processes(document: Document) -> tuple[list[dict[str, Any]], int]:
+    """The first ones without what may be long, with a title; and how many more there are."""
+    found: list[dict[str, Any]] = []
+    more = 0
+    for each in document.processes():
+        if len(found) == CONSIDERED:
+            more += 1  # it still counts in the totals
+            continue
+        words = line(each.pop("command")) or f"[{shown(each['name'])}]"
+        each["title"] = f"{each['pid']} {words[:_LONGEST]}"
+        each.pop("environment", None)
+        found.append(each)
+    return found, more
 
 
 def _section(title: str, inner: str) -> list[str]:
@@ -97,7 +114,7 @@ def _legend() -> str:
 
 
 def _title(found: dict[str, Any], longest: int) -> str:
-    words = f"{found['pid']} {line(found['command']) or shown(found['name'])}"
+    words = found["title"]
     return escape(words if len(words) <= longest else words[: longest - 1] + "…")
 
 
@@ -182,7 +199,7 @@ def _details(found: dict[str, Any], document: Document) -> list[str]:
         *_section("Memory", _list(map(inspect_text.mapping_line, document.mappings(pid)))),
         *_section("Files", _list(inspect_text.files_lines(found, document))),
         *_section("Rights", _list(inspect_text.rights_lines(found))),
-        *_section("Environment", _list(map(shown, found.get("environment", ())))),
+        *_section("Environment", _list(map(shown, document.environment(pid)))),
     ]
     return [f"<details><summary>{_title(found, 160)}</summary>", *inner, "</details>"]
 

@@ -101,3 +101,9 @@ def test_a_message_has_at_most_so_many_values(monkeypatch: pytest.MonkeyPatch) -
     data = b"\x0a\x00" * 1001
     with pytest.raises(ValueError, match="more than"):
         fields.parse(data, tables.CGROUP)
+
+
+def test_fields_that_nobody_wants_cost_nothing() -> None:
+    """A process may have more mappings than a message may have values."""
+    data = images.encode(14, "b", b"") * (fields.VALUES + 1) + images.encode(12, "u", 5)
+    assert fields.parse(data, tables.MM)["exe_file_id"] == 5
