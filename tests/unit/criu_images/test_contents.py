@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ocimig.criu_images import compare, contents, corefile
+from ocimig.criu_images import compare, contents, corefile, tables
 from ocimig.criu_images.descriptors import Files
 from ocimig.criu_images.errors import MemoryElsewhere, NoCore, NoMapping
 from ocimig.criu_images.opened import ImageDirectory
@@ -161,6 +161,30 @@ def test_a_core_file_has_every_mapping_and_the_registers(
     registers = struct.unpack_from("<27Q", notes, 12 + 8 + 112)
     assert registers == tuple(range(1, 28))
     assert b"/lib/l.so\0" in notes
+
+
+def test_every_thread_has_its_registers_in_the_core_file(
+    checkpoint: Checkpoint, directory: ImageDirectory, tmp_path: Path
+) -> None:
+    """The first one first: it is the one a debugger shows."""
+    threads = {"pid": 1, "ppid": 0, "pgid": 1, "sid": 1, "threads": [1, 9, 5]}
+    checkpoint.image("pstree.img", "pstree", tables.PSTREE, threads)
+    for thread, ip in ((9, 0x999), (5, 0x555)):
+        info = {"thread_info": {"gpregs": {"ip": ip}}, "mtype": 1, "thread_core": {}}
+        checkpoint.image(f"core-{thread}.img", "core", tables.CORE, info)
+    target = tmp_path / "core"
+    corefile.write(directory, 1, Files(directory), str(target))
+    found = []
+    data = target.read_bytes()
+    _, _, at, _, _, size, _, _ = struct.unpack_from("<IIQQQQQQ", data, 64)
+    end = at + size
+    while at < end:
+        _, length, kind = struct.unpack_from("<III", data, at)
+        if kind == 1:
+            pid, ip = struct.unpack_from("<i", data, at + 52)[0], 12 + 8 + 112 + 16 * 8
+            found.append((pid, struct.unpack_from("<Q", data, at + ip)[0]))
+        at += 12 + 8 + -(-length // 4) * 4
+    assert found == [(1, 17), (9, 0x999), (5, 0x555)]
 
 
 def test_a_process_without_memory_has_no_core(
