@@ -88,3 +88,12 @@ def test_shared_memory_is_found_where_it_is_mapped(box: Box) -> None:
         each["number"] for each in found["shared_memory"]
     }
     assert sum(each["saved"] for each in found["shared_memory"]) >= 1 << 20
+
+
+def test_a_listening_socket_is_shown_with_its_address(box: Box) -> None:
+    """Ports and addresses are in the byte order that people read."""
+    box.run("serve", "7001")
+    box.checkpoint()
+    (found,) = _inspect(box, "--sockets")["files"]
+    assert (found["kind"], found["text"]) == ("inet", "tcp 0.0.0.0:7001 listening")
+    assert found["details"]["family"] == "ipv4"

@@ -6,6 +6,7 @@ import tracemalloc
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -118,6 +119,10 @@ def test_the_page_needs_nothing_and_runs_nothing(checkpoint: Checkpoint, tmp_pat
     assert "url(" not in text
     assert "://" not in text
     assert text.count("owned") >= 10
+    drawings = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
+    assert len(drawings) == 3
+    for drawing in drawings:
+        ElementTree.fromstring(drawing)  # it is whole, whatever the words in it
 
 
 def test_one_process_that_is_not_there_is_said(
