@@ -12,10 +12,10 @@ CONTRACT = (
 # Verbs of ocimig's own say what kind of error it was.
 OWN = (
     ("0", "done"),
-    ("1", "an error without a code of its own"),
+    ("1", "an error without a code of its own; diff: something differs; memory: nothing found"),
     ("2", "the command line is not one that ocimig understands"),
     ("3", "done, with warnings or in part; or there is no such verb"),
-    ("10", "not found: a container, a file, a program"),
+    ("10", "not found: a container, a process of a checkpoint, a snapshot, a file, a program"),
     ("11", "busy or taken: somebody else holds the container, its name or its address"),
     ("12", "a digest or a signature does not match; a key or a passphrase does not open a store"),
     ("13", "the other host's key or our login was refused"),
@@ -44,7 +44,7 @@ def page() -> str:
             "",
             "## Verbs of ocimig's own",
             "",
-            "`migrate`, `drain`, `recover`, `doctor`, `dirty-rate`, `backup …`, `job …`. [errors.md](errors.md) names the code of each error.",
+            "`migrate`, `drain`, `recover`, `doctor`, `dirty-rate`, `backup …`, `job …`, `inspect`, `diff`, `memory`. [errors.md](errors.md) names the code of each error.",
             "",
             *_table(OWN),
             "",

@@ -31,9 +31,7 @@ _KEEP = (
     Option("--keep-tag", "keep all with this tag", MANY, "TAG"),
 )  # fmt: skip
 
-FAMILY = ("backup", "snapshots of running containers in a store, and containers out of it")
-
-VERBS = (
+BACKUP = (
     Verb(
         "backup init", "ocimig.cli.commands.backup:init",
         "make a store",

@@ -1,8 +1,9 @@
 """The verbs that are not run all day: CRIU, migration, documents. Data only."""
 
-from ocimig.cli import verbs_backup
 from ocimig.cli.verbs import FLAG, MANY, NUMBER, TEXT, Option, Verb
+from ocimig.cli.verbs_backup import BACKUP
 from ocimig.cli.verbs_hot import HOT
+from ocimig.cli.verbs_inspect import INSPECT
 from ocimig.cli.verbs_jobs import JOBS
 from ocimig.cli.verbs_place import PLACE
 
@@ -252,18 +253,20 @@ COLD = {
             options=(Option("--json", "the findings as JSON", FLAG),),
             examples=(("Is this host ready?", "doctor"),),
         ),
+        *BACKUP,
         *PLACE,
         *JOBS,
+        *INSPECT,
     )
 }  # fmt: skip
 
 # The first words of verbs of two words, and what each family is for.
 FAMILIES: dict[str, str] = {
-    verbs_backup.FAMILY[0]: verbs_backup.FAMILY[1],
+    "backup": "snapshots of running containers in a store, and containers out of it",
     "job": "backup jobs: what is saved, when, and who hears of it",
 }
 
-ALL = {**HOT, **COLD, **{verb.name: verb for verb in verbs_backup.VERBS}}
+ALL = {**HOT, **COLD}
 
 
 def of_family(family: str) -> list[Verb]:

@@ -149,6 +149,7 @@ MARKERS: dict[str, Callable[[], str]] = {
     "ssh": lambda: _has("sshd", "ssh", "ssh-keygen")(),
     "busybox": lambda: _has("busybox")(),
     "redis": lambda: _has("redis-server")(),
+    "gdb": lambda: _has("gdb")(),
     "runc": lambda: _try("runc", "--version"),
     "crun": lambda: _try("crun", "--version"),
     "init": _init,
