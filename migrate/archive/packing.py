@@ -3,7 +3,7 @@
 import os
 import zlib
 from collections.abc import Callable
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
 import zstandard
 
@@ -162,13 +162,17 @@ def pack(fd: int, how: str) -> Sink:
     return _Plain(fd)
 
 
-def copy(source: "IO[bytes] | Unpacked", size: int, target: Callable[[bytes], object]) -> int:
-    """Hand at most `size` bytes on in pieces; how many there were."""
-    left = size
-    while left:
-        data = source.read(min(left, _PIECE))
-        if not data:
-            break
-        target(data)
-        left -= len(data)
-    return size - left
+def repack(fd: int, out: str, how: str, limits: Limits, shown: str) -> None:
+    """The same archive compressed otherwise, in the new file `out`. Raises OSError; nothing is left then."""
+    stream = Unpacked(fd, limits, shown)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with files.Fd(os.open(out, flags, 0o600)) as file:
+        try:
+            sink = pack(file, how)
+            while data := stream.read(_PIECE):
+                sink.write(data)
+            sink.close()
+            os.fsync(file)
+        except BaseException:
+            os.unlink(out)
+            raise

@@ -1,6 +1,7 @@
 """The verbs that are not run all day: CRIU, migration, documents. Data only."""
 
 from ocimig.cli.verbs import FLAG, MANY, NUMBER, TEXT, Option, Verb
+from ocimig.cli.verbs_archive import EXPORT, IMPORT
 from ocimig.cli.verbs_hot import HOT
 
 _IMAGE = Option(
@@ -114,6 +115,7 @@ COLD = {
                 Option("--page-server", "send memory to a CRIU page server", TEXT, "ADDRESS:PORT"),
                 Option("--status-fd", "write one zero byte here when lazy pages are ready",
                        NUMBER, "FD"),
+                *EXPORT,
             ),
             description=(
                 "The container is gone afterwards, unless --leave-running or --pre-dump. A "
@@ -141,6 +143,7 @@ COLD = {
                 *_CRIU,
                 Option("--lsm-profile", "another LSM profile than the saved one", TEXT, "TYPE:NAME"),
                 Option("--lsm-mount-context", "another LSM context for mounts", TEXT, "CONTEXT"),
+                *IMPORT,
             ),
             examples=(
                 ("Bring it back", "restore --detach --tcp-established --image-path /var/tmp/web web"),
