@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ocimig.migrate.archive.foreign import is_bind
+from ocimig.migrate.archive.members import legible
 
 GRANTS = {
     "mounts": "bind mounts of paths of this host",
@@ -138,7 +139,7 @@ class _Judge:
         """Note one thing; whether it may stay."""
         allowed = grant in self.granted
         verdict = GRANTED if allowed else otherwise
-        self.decision.asked.append(Asked(grant, what, verdict))
+        self.decision.asked.append(Asked(grant, legible(what), verdict))
         return allowed
 
     def bind(self, target: str, source: str) -> None:

@@ -25,6 +25,7 @@ from ocimig.migrate.archive.errors import ArchiveRefused, CannotUnpack, NoCheckp
 from ocimig.migrate.archive.extract import extract
 from ocimig.migrate.archive.foreign import in_own_terms
 from ocimig.migrate.archive.limits import Rules
+from ocimig.migrate.archive.members import legible
 from ocimig.migrate.external import External
 
 ROOTFS = "rootfs"
@@ -42,6 +43,9 @@ class ImportPlan:
 
     def describe(self) -> Iterator[str]:
         """Lines for a person: what it is, who made it, what it asks for, what is unpacked."""
+        return map(legible, self._lines())
+
+    def _lines(self) -> Iterator[str]:
         held = self.contents
         by = f"signed by {held.signer}" if held.signer else (
             "signed, by whom was not checked" if held.signed else "not signed"

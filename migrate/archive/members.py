@@ -42,8 +42,13 @@ class Member:
     @property
     def shown(self) -> str:
         """The path for a person: one line whatever is in it."""
-        text = self.path.decode("utf-8", "backslashreplace")
-        return text if text.isprintable() and text else repr(text)[1:-1] or "."
+        return legible(self.path.decode("utf-8", "backslashreplace")) or "."
+
+
+def legible(text: str) -> str:
+    """Words from outside as one line that draws nothing on a terminal, of 300 letters at most."""
+    text = text if text.isprintable() else repr(text)[1:-1]
+    return text if len(text) <= 300 else f"{text[:300]}…"
 
 
 def padding(size: int) -> bytes:

@@ -22,6 +22,7 @@ from ocimig.migrate.archive.members import (
     SOCKET,
     SYMLINK,
     Member,
+    legible,
 )
 from ocimig.migrate.archive.packing import Unpacked
 from ocimig.migrate.rootfs import paths
@@ -50,7 +51,7 @@ class Step:
         if member.type == FILE:
             words.append(f"{member.size} bytes")
         if member.target:
-            words.append(f"-> {member.target.decode('utf-8', 'backslashreplace')!r}")
+            words.append(f"-> {legible(member.target.decode('utf-8', 'backslashreplace'))}")
         if member.type in (CHARACTER, DEVICE):
             words.append(f"{member.major}:{member.minor}")
         if member.mode & _SETID:
@@ -234,7 +235,7 @@ class _Checks:
             if name.startswith(_ATTRIBUTES) and not name.startswith(_NEVER)
         )
         self._plan.notes += [
-            f"{name.decode('utf-8', 'backslashreplace')} of {member.shown}"
+            f"{legible(name.decode('utf-8', 'backslashreplace'))} of {member.shown}"
             for name, _ in member.attributes
             if (name, _) not in kept
         ][: max(0, 100 - len(self._plan.notes))]
