@@ -66,6 +66,11 @@ _ocimig() {
     checkpoint,--network-lock) mapfile -t COMPREPLY < <(compgen -W "iptables nftables skip" -- "$cur"); return ;;
     checkpoint,--page-server) return ;;
     checkpoint,--status-fd) return ;;
+    checkpoint,--export) compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    checkpoint,--compress) mapfile -t COMPREPLY < <(compgen -W "zstd gzip none" -- "$cur"); return ;;
+    checkpoint,--sign) compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    checkpoint,--base) compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    checkpoint,--image-name) return ;;
     restore,-b|restore,--bundle) compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
     restore,--image-path) compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
     restore,--work-path) compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
@@ -76,6 +81,10 @@ _ocimig() {
     restore,--network-lock) mapfile -t COMPREPLY < <(compgen -W "iptables nftables skip" -- "$cur"); return ;;
     restore,--lsm-profile) return ;;
     restore,--lsm-mount-context) return ;;
+    restore,--import) compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    restore,--allowed-signers) compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    restore,--signer) return ;;
+    restore,--allow) mapfile -t COMPREPLY < <(compgen -W "mounts files devices hooks sysctls namespaces cgroup annotations capabilities unconfined labels mappings network all" -- "$cur"); return ;;
     migrate,-p|migrate,--port) return ;;
     migrate,-i|migrate,--identity) compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
     migrate,--known-hosts) compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
@@ -126,8 +135,8 @@ _ocimig() {
     resume) if [[ $cur == -* ]]; then mapfile -t COMPREPLY < <(compgen -W "-h --help" -- "$cur"); else mapfile -t COMPREPLY < <(_ocimig_ids "$cur"); fi ;;
     spec) mapfile -t COMPREPLY < <(compgen -W "-b --bundle --rootless -h --help" -- "$cur") ;;
     features) mapfile -t COMPREPLY < <(compgen -W "-h --help" -- "$cur") ;;
-    checkpoint) if [[ $cur == -* ]]; then mapfile -t COMPREPLY < <(compgen -W "--image-path --work-path --parent-path -R --leave-running --pre-dump --tcp-established --tcp-skip-in-flight --tcp-close --link-remap --ext-unix-sk --shell-job --file-locks --manage-cgroups-mode --empty-ns --auto-dedup --network-lock --lazy-pages --page-server --status-fd -h --help" -- "$cur"); else mapfile -t COMPREPLY < <(_ocimig_ids "$cur"); fi ;;
-    restore) mapfile -t COMPREPLY < <(compgen -W "-b --bundle --image-path --work-path -d --detach --pid-file --console-socket --no-pivot --no-subreaper --tcp-established --tcp-skip-in-flight --tcp-close --link-remap --ext-unix-sk --shell-job --file-locks --manage-cgroups-mode --empty-ns --auto-dedup --network-lock --lazy-pages --lsm-profile --lsm-mount-context -h --help" -- "$cur") ;;
+    checkpoint) if [[ $cur == -* ]]; then mapfile -t COMPREPLY < <(compgen -W "--image-path --work-path --parent-path -R --leave-running --pre-dump --tcp-established --tcp-skip-in-flight --tcp-close --link-remap --ext-unix-sk --shell-job --file-locks --manage-cgroups-mode --empty-ns --auto-dedup --network-lock --lazy-pages --page-server --status-fd --export --compress --sign --base --image-name --ignore-rootfs -h --help" -- "$cur"); else mapfile -t COMPREPLY < <(_ocimig_ids "$cur"); fi ;;
+    restore) mapfile -t COMPREPLY < <(compgen -W "-b --bundle --image-path --work-path -d --detach --pid-file --console-socket --no-pivot --no-subreaper --tcp-established --tcp-skip-in-flight --tcp-close --link-remap --ext-unix-sk --shell-job --file-locks --manage-cgroups-mode --empty-ns --auto-dedup --network-lock --lazy-pages --lsm-profile --lsm-mount-context --import --allowed-signers --signer --allow --plan -h --help" -- "$cur") ;;
     migrate) if [[ $cur == -* ]]; then mapfile -t COMPREPLY < <(compgen -W "-p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command --remote-root --together -n --dry-run --json --progress --report --max-downtime --max-rounds --max-bandwidth --timeout --on-timeout --auto-converge --post-copy --tracker --streams --compress --forget-retained --tcp-close --file-locks --link-remap --ext-unix-sk --keep-source-files --resume --abort --assume-destination-dead -h --help" -- "$cur"); else mapfile -t COMPREPLY < <(_ocimig_ids "$cur"); fi ;;
     dirty-rate) if [[ $cur == -* ]]; then mapfile -t COMPREPLY < <(compgen -W "--seconds --tracker --json -h --help" -- "$cur"); else mapfile -t COMPREPLY < <(_ocimig_ids "$cur"); fi ;;
     drain) mapfile -t COMPREPLY < <(compgen -W "--to --parallel -n --dry-run --keep-going --json -p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command --remote-root --max-downtime --max-rounds --max-bandwidth --timeout --on-timeout --auto-converge --post-copy --tracker --streams --compress --forget-retained --tcp-close --file-locks --link-remap --ext-unix-sk --keep-source-files -h --help" -- "$cur") ;;

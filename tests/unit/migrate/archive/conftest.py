@@ -90,7 +90,7 @@ def keys(tmp_path: Path) -> Callable[[str], Path]:
 
     def make(name: str) -> Path:
         key = tmp_path / f"key-{name}"
-        command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", key]
+        command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", str(key)]
         subprocess.run(command, check=True)
         public = key.with_suffix(".pub").read_text().split()
         with (tmp_path / "signers").open("a") as signers:

@@ -1,5 +1,6 @@
 """What an archive says it is, whoever made it, and who vouches for it."""
 
+import io
 import json
 import os
 import subprocess
@@ -10,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from ocimig.criu_images.image import CheckpointImage
 from ocimig.files import Fd
-from ocimig.migrate.archive import content, packing
+from ocimig.migrate.archive import content, exporting, packing
 from ocimig.migrate.archive.content import Contents, Signers
 from ocimig.migrate.archive.errors import (
     ArchiveBroken,
@@ -22,6 +24,7 @@ from ocimig.migrate.archive.errors import (
     NoCheckpoint,
     NotSigned,
 )
+from ocimig.migrate.archive.exporting import Export
 
 SPEC = {"ociVersion": "1.0.2", "annotations": {}, "process": {}, "linux": {}}
 Make = Callable[..., Path]
@@ -66,10 +69,6 @@ def test_two_exports_of_one_checkpoint_are_the_same_file(archive: Make, tmp_path
             os.utime(path / name, (5, 5))
     one.unlink()
     again.unlink()
-    from ocimig.criu_images.image import CheckpointImage
-    from ocimig.migrate.archive import exporting
-    from ocimig.migrate.archive.exporting import Export
-
     for name in ("one", "two"):
         wanted = Export(file=str(tmp_path / name))
         captured = exporting.capture(
@@ -116,7 +115,7 @@ def test_a_signature_of_another_namespace_or_time_is_none(
     listed = tmp_path / "listed"
     with tarfile.open(path) as opened:
         listed.write_bytes(opened.extractfile("ocimig/manifest.json").read())  # type: ignore[union-attr]
-    command = ["ssh-keygen", "-Y", "sign", "-q", "-n", "git", "-f", key, listed]
+    command = ["ssh-keygen", "-Y", "sign", "-q", "-n", "git", "-f", str(key), str(listed)]
     subprocess.run(command, check=True, capture_output=True)
     other = _replace(path, "ocimig/manifest.sig", Path(f"{listed}.sig").read_bytes())
     with pytest.raises(BadSignature):
@@ -132,9 +131,9 @@ def _replace(path: Path, name: str, data: bytes | None, add: str = "") -> Path:
             if member.name == name:
                 if data is None:
                     continue
-                import io
-
-                member.size, held = len(data), io.BufferedReader(io.BytesIO(data))  # type: ignore[arg-type]
+                member.size = len(data)
+                target.addfile(member, io.BytesIO(data))
+                continue
             target.addfile(member, held)
         if add:
             target.addfile(tarfile.TarInfo(add))

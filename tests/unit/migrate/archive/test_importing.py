@@ -10,9 +10,10 @@ import pytest
 
 from ocimig.criu_images.image import CheckpointImage
 from ocimig.files import Fd
-from ocimig.migrate.archive import carry, importing
+from ocimig.migrate.archive import carry
 from ocimig.migrate.archive.errors import (
     ArchiveChanged,
+    ArchiveRefused,
     CannotUnpack,
     ManifestMismatch,
     NotGranted,
@@ -167,6 +168,6 @@ def test_an_odd_document_is_a_refusal_and_no_traceback(foreign: Make) -> None:
         with Fd(os.open(path, os.O_RDONLY)) as fd:
             try:
                 plan = carry.look(fd, str(path))
-            except importing.ArchiveRefused:
+            except ArchiveRefused:
                 continue
             list(plan.describe())

@@ -1,0 +1,157 @@
+"""A container into one file and back from it: ours, and those of other engines."""
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from ocimig_testkit import until
+from ocimig_testkit.box import Box
+
+pytestmark = [pytest.mark.root, pytest.mark.criu]
+# The test's bundle has no seccomp filter, and its output is a plain file of the host.
+GRANTS = ("--allow", "unconfined", "--allow", "files")
+
+
+def back(box: Box, archive: Path, bundle: Path, *options: str, code: int | None = 0) -> str:
+    """Restore from an archive into a bundle; what it said on standard error."""
+    command = ("restore", "-d", "--import", archive, "-b", bundle, *GRANTS, *options, box.id)
+    return box.ocimig(*command, code=code).err
+
+
+def inside(box: Box, *argv: str) -> str:
+    """What a command in the container prints."""
+    return box.ocimig.exec(box.id, *argv).out
+
+
+def test_a_container_goes_into_a_file_and_comes_back_from_it(box: Box, tmp_path: Path) -> None:
+    """Memory, files, all of it: the bundle that it had is gone when it comes back."""
+    archive, bundle = tmp_path / "web.tar.zst", tmp_path / "new"
+    box.run("count", "8")
+    box.ocimig.exec(box.id, "/bin/sh", "-c", "echo changed > /etc/motd; chmod 4750 /etc/motd")
+    box.ocimig("checkpoint", "--export", archive, box.id)
+    assert box.ocimig.status(box.id) == ""
+    assert not [name for name in os.listdir(tmp_path) if name.endswith((".partial", ".tmp"))]
+    shutil.rmtree(box.bundle.path)
+    told = back(box, archive, bundle)
+    assert "not signed" in told
+    box.goes_on()
+    box.unbroken()
+    assert inside(box, "/bin/cat", "/etc/motd") == "changed\n"
+    assert (bundle / "rootfs/etc/motd").stat().st_mode & 0o7777 == 0o4750
+    assert sorted(os.listdir(bundle)) == ["config.json", "rootfs"]
+
+
+def test_it_is_the_same_again_from_an_image_of_it(box: Box, tmp_path: Path) -> None:
+    """Signed, as an OCI image directory; the signature holds for what is in the layer."""
+    key, signers = tmp_path / "key", tmp_path / "signers"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+    signers.write_text("ops " + key.with_suffix(".pub").read_text())
+    archive, image = tmp_path / "web.tar.gz", tmp_path / "oci"
+    box.run("count")
+    box.ocimig("checkpoint", "--export", archive, "--compress", "gzip", "--sign", key, box.id)
+    from ocimig.files import Fd
+    from ocimig.migrate.archive import content, oci
+
+    with Fd(os.open(archive, os.O_RDONLY)) as fd:
+        oci.write(fd, content.read(fd, "web"), str(image), compress="zstd")
+    shutil.rmtree(box.bundle.path)
+    vouched = ("--allowed-signers", str(signers), "--signer", "ops")
+    assert "signed by ops" in back(box, image, tmp_path / "new", *vouched)
+    box.goes_on()
+    box.unbroken()
+
+
+def test_a_copy_while_it_runs_on_holds_its_files_of_that_moment(box: Box, tmp_path: Path) -> None:
+    """With a base only what it changed is in it; the base is brought to that state."""
+    base, archive, bundle = tmp_path / "base", tmp_path / "web.tar", tmp_path / "new"
+    subprocess.run(["cp", "-a", str(box.bundle.rootfs), str(base)], check=True)
+    box.run("count")
+    box.ocimig.exec(box.id, "/bin/sh", "-c", "echo one > /etc/one; rm -r /var")
+    box.ocimig("checkpoint", "--leave-running", "--export", archive, "--base", base, box.id)
+    box.goes_on()
+    box.ocimig.exec(box.id, "/bin/sh", "-c", "echo two > /etc/two")
+    box.ocimig("delete", "--force", box.id)
+    bundle.mkdir()
+    os.rename(base, bundle / "rootfs")
+    back(box, archive, bundle)
+    box.goes_on()
+    assert inside(box, "/bin/cat", "/etc/one") == "one\n"
+    assert not (bundle / "rootfs/etc/two").exists()
+    assert not (bundle / "rootfs/var").exists()
+
+
+def test_what_it_asks_for_has_to_be_granted(box: Box, tmp_path: Path) -> None:
+    """A bind of a host's directory: refused with nothing started and nothing left, then granted."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/file").write_text("of the host\n")
+    mount = {"destination": "/data", "type": "bind", "source": str(tmp_path / "data"),
+             "options": ["rbind", "ro"]}  # fmt: skip
+    box.bundle.config["mounts"].append(mount)
+    archive, bundle = tmp_path / "web.tar", tmp_path / "new"
+    box.run("count")
+    box.ocimig("checkpoint", "--export", archive, box.id)
+    said = back(box, archive, bundle, code=12)
+    assert f"not granted: mounts: {tmp_path / 'data'} at /data" in said
+    assert "--allow mounts" in said
+    assert not bundle.exists()
+    assert box.ocimig.status(box.id) == ""
+    back(box, archive, bundle, "--allow", "mounts")
+    box.goes_on()
+    assert inside(box, "/bin/cat", "/data/file") == "of the host\n"
+
+
+def test_an_export_that_fails_leaves_it_running(box: Box, small_disk: Path) -> None:
+    """A full disk, a key that is none: it goes on, and no part of a file is left."""
+    box.run("count", "32")
+    box.ocimig("checkpoint", "--export", small_disk / "web.tar", box.id, code=15)
+    box.goes_on()
+    key = ("--sign", "/no/such/key")
+    place = box.output.parent / "archives"
+    place.mkdir()
+    box.ocimig("checkpoint", "--export", place / "web.tar", *key, box.id, code=12)
+    box.goes_on()
+    assert not box.locked()
+    assert not (place / "web.tar").exists()
+    assert not (small_disk / "web.tar").exists()
+
+
+def test_a_restore_that_fails_leaves_nothing(box: Box, tmp_path: Path) -> None:
+    """The name is taken: the bundle that was made for it is gone again."""
+    archive, bundle = tmp_path / "web.tar", tmp_path / "new"
+    box.run("count")
+    box.ocimig("checkpoint", "--leave-running", "--export", archive, box.id)
+    assert "already exists" in back(box, archive, bundle, code=None)
+    assert not bundle.exists()
+    box.goes_on()
+
+
+@pytest.mark.podman
+def test_a_checkpoint_of_podman_comes_back_here(box: Box, tmp_path: Path) -> None:
+    """`podman container checkpoint --export`, then ours: the counter goes on in a bundle of ours."""
+    rootfs, archive, bundle = tmp_path / "podman-rootfs", tmp_path / "p.tar", tmp_path / "new"
+    subprocess.run(["cp", "-a", str(box.bundle.rootfs), str(rootfs)], check=True)
+    podman = ["podman", "--root", str(tmp_path / "storage"), "--runroot", str(tmp_path / "run"),
+              "--runtime", shutil.which("runc") or "runc"]  # fmt: skip
+    name = f"ocimig-test-{os.getpid()}"
+    try:
+        subprocess.run(
+            [*podman, "run", "-d", "--name", name, "--network", "none", "--rootfs", str(rootfs),
+             "/bin/sh", "-c", "n=0; while true; do n=$((n+1)); echo $n > /count; sleep 0.1; done"],
+            check=True, capture_output=True,
+        )  # fmt: skip
+        until(lambda: (rootfs / "count").exists(), "the container of podman to count")
+        command = [*podman, "container", "checkpoint", "--export", str(archive), name]
+        subprocess.run(command, check=True, capture_output=True)
+    finally:
+        subprocess.run([*podman, "rm", "-f", name], check=False, capture_output=True)
+    before = int((rootfs / "count").read_text())
+    bundle.mkdir()
+    os.rename(rootfs, bundle / "rootfs")
+    back(box, archive, bundle, "--allow", "mounts")
+    until(lambda: int((bundle / "rootfs/count").read_text() or 0) > before, "it to count on")
+    shown = json.loads((bundle / "config.json").read_text())
+    assert shown["root"]["path"] == "rootfs"
