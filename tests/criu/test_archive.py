@@ -1,15 +1,20 @@
 """A container into one file and back from it: ours, and those of other engines."""
 
-import json
 import os
 import shutil
 import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from ocimig.files import Fd
+from ocimig.migrate.archive import content, oci
 from ocimig_testkit import until
 from ocimig_testkit.box import Box
+from ocimig_testkit.probes import criu, find
 
 pytestmark = [pytest.mark.root, pytest.mark.criu]
 # The test's bundle has no seccomp filter, and its output is a plain file of the host.
@@ -53,9 +58,6 @@ def test_it_is_the_same_again_from_an_image_of_it(box: Box, tmp_path: Path) -> N
     archive, image = tmp_path / "web.tar.gz", tmp_path / "oci"
     box.run("count")
     box.ocimig("checkpoint", "--export", archive, "--compress", "gzip", "--sign", key, box.id)
-    from ocimig.files import Fd
-    from ocimig.migrate.archive import content, oci
-
     with Fd(os.open(archive, os.O_RDONLY)) as fd:
         oci.write(fd, content.read(fd, "web"), str(image), compress="zstd")
     shutil.rmtree(box.bundle.path)
@@ -129,29 +131,69 @@ def test_a_restore_that_fails_leaves_nothing(box: Box, tmp_path: Path) -> None:
     box.goes_on()
 
 
-@pytest.mark.podman
-def test_a_checkpoint_of_podman_comes_back_here(box: Box, tmp_path: Path) -> None:
-    """`podman container checkpoint --export`, then ours: the counter goes on in a bundle of ours."""
-    rootfs, archive, bundle = tmp_path / "podman-rootfs", tmp_path / "p.tar", tmp_path / "new"
-    subprocess.run(["cp", "-a", str(box.bundle.rootfs), str(rootfs)], check=True)
-    podman = ["podman", "--root", str(tmp_path / "storage"), "--runroot", str(tmp_path / "run"),
-              "--runtime", shutil.which("runc") or "runc"]  # fmt: skip
-    name = f"ocimig-test-{os.getpid()}"
-    try:
-        subprocess.run(
-            [*podman, "run", "-d", "--name", name, "--network", "none", "--rootfs", str(rootfs),
-             "/bin/sh", "-c", "n=0; while true; do n=$((n+1)); echo $n > /count; sleep 0.1; done"],
-            check=True, capture_output=True,
+class Podman:
+    """One that has its storage in the test's own directory, with runc below it."""
+
+    def __init__(self, place: Path) -> None:
+        self.name = f"ocimig-test-{os.getpid()}"
+        self._place = place
+        self._path = f"{os.environ['PATH']}:{os.path.dirname(criu())}:/usr/sbin"
+
+    def __call__(self, *argv: str | Path, check: bool = True) -> str:
+        """Run it; what it printed."""
+        command = [
+            "podman", "--root", self._place / "storage", "--runroot", self._place / "run",
+            "--tmpdir", self._place / "tmp", "--storage-driver", "vfs", "--cgroup-manager", "cgroupfs",
+            "--runtime", find("runc"), *argv,
+        ]  # fmt: skip
+        ended = subprocess.run(
+            [str(word) for word in command], capture_output=True, text=True, timeout=120, check=False,
+            env={**os.environ, "PATH": self._path},
         )  # fmt: skip
-        until(lambda: (rootfs / "count").exists(), "the container of podman to count")
-        command = [*podman, "container", "checkpoint", "--export", str(archive), name]
-        subprocess.run(command, check=True, capture_output=True)
-    finally:
-        subprocess.run([*podman, "rm", "-f", name], check=False, capture_output=True)
+        assert not check or ended.returncode == 0, ended.stderr
+        return ended.stdout
+
+    def close(self) -> None:
+        """Remove its container and what it leaves in the cgroup hierarchies."""
+        self("rm", "-f", "-t", "0", self.name, check=False)
+        for top in Path("/sys/fs/cgroup").glob("*/libpod_parent"):
+            for group in sorted((top, *top.rglob("*/")), reverse=True):
+                with suppress(OSError):  # it is another podman's as well
+                    group.rmdir()
+
+
+@pytest.fixture
+def podman() -> Iterator[Podman]:
+    """A podman of its own; it takes no path of more than 50 letters."""
+    place = Path(tempfile.mkdtemp(prefix="ocimig-podman-", dir="/tmp"))
+    made = Podman(place)
+    yield made
+    made.close()
+    shutil.rmtree(place)
+
+
+LIMITS = ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024")
+COUNT = "n=0; while true; do n=$((n+1)); echo $n > /count; sleep 0.1; done"
+
+
+@pytest.mark.podman
+@pytest.mark.runc
+def test_a_checkpoint_of_podman_comes_back_here(box: Box, podman: Podman, tmp_path: Path) -> None:
+    """`podman container checkpoint --export`, then ours: it counts on in a bundle of ours, and of the
+    paths of this host that podman had bound into it none is there any more."""
+    rootfs, archive, bundle = tmp_path / "rootfs", tmp_path / "podman.tar", tmp_path / "new"
+    subprocess.run(["cp", "-a", str(box.bundle.rootfs), str(rootfs)], check=True)
+    words = ("--name", podman.name, "--network", "none", "--rootfs", rootfs)
+    podman("run", "-d", *LIMITS, *words, "/bin/sh", "-c", COUNT)
+    until(lambda: (rootfs / "count").exists(), "the container of podman to count")
+    podman("container", "checkpoint", "--export", archive, podman.name)
+    podman.close()
     before = int((rootfs / "count").read_text())
     bundle.mkdir()
     os.rename(rootfs, bundle / "rootfs")
-    back(box, archive, bundle, "--allow", "mounts")
+    told = back(box, archive, bundle)
+    assert "made by podman" in told
+    assert "replaced: mounts:" in told
     until(lambda: int((bundle / "rootfs/count").read_text() or 0) > before, "it to count on")
-    shown = json.loads((bundle / "config.json").read_text())
-    assert shown["root"]["path"] == "rootfs"
+    assert "/tmp/ocimig-podman" not in inside(box, "/bin/cat", "/proc/self/mountinfo")
+    assert "localhost" in inside(box, "/bin/cat", "/etc/hosts")
