@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 from ocimig import files, log
@@ -88,6 +89,7 @@ class Restoration:
         self.settled = False
         self.limited = False
         self.times: dict[str, float] = {}
+        self.binds: dict[str, str] = {}
         self.held = Held()
         self.sources = stage.Sources()
         self.pages = wanted.page_handler
@@ -122,7 +124,8 @@ class Restoration:
         self.times["begin"] = time.monotonic()
         self.spec = spec
         place = os.path.abspath(bundle or self.wanted.bundle or self._usual_bundle())
-        rootfs = os.path.realpath(os.path.join(place, spec["root"]["path"]))
+        root, self.binds = restore_request.of_bundle(place)
+        rootfs = os.path.realpath(os.path.join(place, root or spec["root"]["path"]))
         if not os.path.isdir(rootfs):
             raise RestoreFailed(reason=f"root file system {rootfs} does not exist")
         self.store.claim(self.id)
@@ -218,7 +221,10 @@ class Restoration:
         """Lay out what CRIU binds from; what lies there already as it should stays."""
         assert self.session is not None
         assert self.state is not None
-        externals = [External.from_json(value) for value in facts.get("mounts", [])]
+        externals = [
+            replace(item, source=self.binds.get(item.target, item.source))
+            for item in map(External.from_json, facts.get("mounts", []))
+        ]
         notify = os.path.join(self.store.path(self.id), "notify")
         where = stage.Places(self.state.bundle, self.state.cgroups, notify)
         self.sources.add_root(self.state.rootfs, slave=bool(facts.get("root_slave")))

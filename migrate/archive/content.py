@@ -55,7 +55,7 @@ class Contents:
     def id(self) -> str:
         """The container's name in its engine."""
         ours = (self.documents.get(OUR_MANIFEST) or {}).get("id")
-        return str(self.config.get("id") or ours or "")
+        return str(ours or self.config.get("id") or "")
 
     @property
     def name(self) -> str:

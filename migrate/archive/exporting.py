@@ -7,6 +7,7 @@ The file appears whole or not at all.
 """
 
 import calendar
+import hashlib
 import os
 import time
 from collections.abc import Mapping
@@ -35,7 +36,8 @@ _NAME_FOR_OTHERS = "io.kubernetes.cri.container-name"  # checkpointctl shows it 
 @dataclass(frozen=True, slots=True)
 class Export:
     """What is asked for. `base` is the tree that the root file system was made from ("" where nobody
-    knows: all of it is written), `image_name` the image that an engine would make it from again."""
+    knows: all of it is written), `image_name` the image that an engine would make it from again, as
+    NAME@ID: podman wants both."""
 
     file: str
     compress: str = "zstd"
@@ -151,12 +153,21 @@ def _put_file(writer: Writer, directory: int, name: str, path: str, mtime: int) 
 def engine_config(told: Manifest, spec: Mapping[str, Any], wanted: Export) -> dict[str, Any]:
     """config.dump: the names that engines and checkpointctl look for."""
     annotations = spec.get("annotations") or {}
-    image = wanted.image_name or str(annotations.get("io.container.image") or "")
+    named = wanted.image_name or str(annotations.get("io.container.image") or "")
+    image, _, image_id = named.partition("@")
+    image_id = image_id.removeprefix("sha256:")
     return {
-        "id": told.id, "name": told.id, "rootfsImage": "", "rootfsImageRef": "",
-        "rootfsImageName": image, "runtime": "ocimig", "createdTime": told.created,
+        "id": _engine_id(told), "name": told.id, "rootfsImage": image_id, "rootfsImageRef": image_id,
+        "rootfsImageID": image_id, "rootfsImageName": image, "runtime": "ocimig", "createdTime": told.created,
         "checkpointedTime": told.created, "restoredTime": "0001-01-01T00:00:00Z", "restored": False,
     }  # fmt: skip
+
+
+def _engine_id(told: Manifest) -> str:
+    """Engines cut 64 hexadecimal digits to the 12 that they show; other names become such digits."""
+    if len(told.id) == 64 and not set(told.id) - set("0123456789abcdef"):
+        return told.id
+    return hashlib.sha256(f"{told.id} {told.created}".encode()).hexdigest()
 
 
 def engine_spec(told: Manifest, spec: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from ocimig.migrate.archive.foreign import in_own_terms
 from ocimig.migrate.archive.limits import Rules
 from ocimig.migrate.archive.members import legible
 from ocimig.migrate.external import External
+from ocimig.migrate.restore_request import of_bundle
 
 ROOTFS = "rootfs"
 
@@ -162,7 +163,9 @@ class Prepared:
 
     def _make_rootfs(self, place: str) -> None:
         """The base, where there is one, changed; or all of it from the archive."""
-        plan, rootfs = self._plan, os.path.join(self.bundle, ROOTFS)
+        plan = self._plan
+        root, _ = of_bundle(self.bundle)
+        rootfs = os.path.join(self.bundle, root or ROOTFS)
         there = os.path.isdir(rootfs) and bool(os.listdir(rootfs))
         if there == plan.whole:
             raise self._failure(rootfs, (
@@ -201,6 +204,10 @@ class Prepared:
                 path=plan.contents.plan.shown, reason="its memory is based on an earlier dump"
             )
         facts["mounts"] = [self._placed(item) for item in facts.get("mounts") or []]
+        placed = {item["target"]: item["source"] for item in facts["mounts"] if item.get("source")}
+        for mount in plan.decision.spec.get("mounts") or []:
+            if mount.get("destination") in placed:
+                mount["source"] = placed[mount["destination"]]
         manifest.facts, manifest.options = facts, plan.options
         if os.path.lexists(image.path(MANIFEST)):
             os.unlink(image.path(MANIFEST))

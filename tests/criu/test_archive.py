@@ -1,5 +1,6 @@
 """A container into one file and back from it: ours, and those of other engines."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ from ocimig.migrate.archive import content, oci
 from ocimig_testkit import until
 from ocimig_testkit.box import Box
 from ocimig_testkit.probes import criu, find
+from ocimig_testkit.runner import program
 
 pytestmark = [pytest.mark.root, pytest.mark.criu]
 # The test's bundle has no seccomp filter, and its output is a plain file of the host.
@@ -134,9 +136,14 @@ def test_a_restore_that_fails_leaves_nothing(box: Box, tmp_path: Path) -> None:
 class Podman:
     """One that has its storage in the test's own directory, with runc below it."""
 
-    def __init__(self, place: Path) -> None:
+    def __init__(self, place: Path, runtime: str) -> None:
         self.name = f"ocimig-test-{os.getpid()}"
         self._place = place
+        self._runtime = runtime
+        (place / "containers.conf").write_text(
+            f"[engine]\n[engine.runtimes]\nocimig = [{json.dumps(program()[0])}]\n"
+            f"runc = [{json.dumps(find('runc'))}]\n"
+        )
         self._path = f"{os.environ['PATH']}:{os.path.dirname(criu())}:/usr/sbin"
 
     def __call__(self, *argv: str | Path, check: bool = True) -> str:
@@ -144,11 +151,12 @@ class Podman:
         command = [
             "podman", "--root", self._place / "storage", "--runroot", self._place / "run",
             "--tmpdir", self._place / "tmp", "--storage-driver", "vfs", "--cgroup-manager", "cgroupfs",
-            "--runtime", find("runc"), *argv,
+            "--runtime", self._runtime, *argv,
         ]  # fmt: skip
         ended = subprocess.run(
             [str(word) for word in command], capture_output=True, text=True, timeout=120, check=False,
-            env={**os.environ, "PATH": self._path},
+            env={**os.environ, "PATH": self._path,
+                 "CONTAINERS_CONF": str(self._place / "containers.conf")},
         )  # fmt: skip
         assert not check or ended.returncode == 0, ended.stderr
         return ended.stdout
@@ -163,10 +171,10 @@ class Podman:
 
 
 @pytest.fixture
-def podman() -> Iterator[Podman]:
-    """A podman of its own; it takes no path of more than 50 letters."""
+def podman(request: pytest.FixtureRequest) -> Iterator[Podman]:
+    """A podman of its own, by its runtime; it takes no path of more than 50 letters."""
     place = Path(tempfile.mkdtemp(prefix="ocimig-podman-", dir="/tmp"))
-    made = Podman(place)
+    made = Podman(place, request.param)
     yield made
     made.close()
     shutil.rmtree(place)
@@ -178,6 +186,7 @@ COUNT = "n=0; while true; do n=$((n+1)); echo $n > /count; sleep 0.1; done"
 
 @pytest.mark.podman
 @pytest.mark.runc
+@pytest.mark.parametrize("podman", ["runc"], indirect=True)
 def test_a_checkpoint_of_podman_comes_back_here(box: Box, podman: Podman, tmp_path: Path) -> None:
     """`podman container checkpoint --export`, then ours: it counts on in a bundle of ours, and of the
     paths of this host that podman had bound into it none is there any more."""
@@ -197,3 +206,32 @@ def test_a_checkpoint_of_podman_comes_back_here(box: Box, podman: Podman, tmp_pa
     until(lambda: int((bundle / "rootfs/count").read_text() or 0) > before, "it to count on")
     assert "/tmp/ocimig-podman" not in inside(box, "/bin/cat", "/proc/self/mountinfo")
     assert "localhost" in inside(box, "/bin/cat", "/etc/hosts")
+
+
+@pytest.mark.podman
+@pytest.mark.parametrize("podman", ["ocimig"], indirect=True)
+def test_podman_takes_a_checkpoint_of_ours(box: Box, podman: Podman, tmp_path: Path) -> None:
+    """`podman container restore --import` of a container that podman never saw, with ocimig as its
+    runtime: it counts on in podman's storage."""
+    base = tmp_path / "base.tar"
+    subprocess.run(["tar", "-C", str(box.bundle.rootfs), "-cf", str(base), "."], check=True)
+    podman("import", base, "base")
+    image = podman("images", "-q", "--no-trunc", "base").strip()
+    archive = tmp_path / "web.tar"
+    box.bundle.argv("/bin/sh", "-c", COUNT)
+    command = box.ocimig.command("run", "-d", "-b", box.bundle.path, box.id)
+    null = subprocess.DEVNULL
+    subprocess.run(command, stdin=null, stdout=null, stderr=null, check=True)
+    counted = box.bundle.rootfs / "count"
+    until(counted.exists, "it to count")
+    wanted = ("--export", archive, "--image-name", f"localhost/base:latest@{image}")
+    box.ocimig("checkpoint", *wanted, box.id)
+    before = int(counted.read_text())
+    podman.name = box.id
+    podman("container", "restore", "--import", archive)
+
+    def now() -> int:
+        return int(podman("exec", box.id, "/bin/cat", "/count") or 0)
+
+    until(lambda: now() > before, "it to count on")
+    assert counted.read_text() == f"{before}\n"

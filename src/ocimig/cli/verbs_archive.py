@@ -21,7 +21,8 @@ EXPORT = (
     _SIGN,
     Option("--base", "the root file system it was made from: only changes are saved", TEXT, "DIR",
            file=True),
-    Option("--image-name", "the image that an engine would make it from again", TEXT, "NAME"),
+    Option("--image-name", "the image that podman would make it from again, by name and id", TEXT,
+           "NAME@ID"),
     Option("--ignore-rootfs", "leave the files of the container out", FLAG),
 )  # fmt: skip
 IMPORT = (
