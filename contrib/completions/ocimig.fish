@@ -129,7 +129,7 @@ complete -c ocimig -n "__fish_seen_subcommand_from checkpoint" -l export -r -F -
 complete -c ocimig -n "__fish_seen_subcommand_from checkpoint" -l compress -x -a "zstd gzip none" -d 'how the archive is compressed (default: zstd)'
 complete -c ocimig -n "__fish_seen_subcommand_from checkpoint" -l sign -r -F -d 'sign the archive with this SSH key'
 complete -c ocimig -n "__fish_seen_subcommand_from checkpoint" -l base -r -F -d 'the root file system it was made from: only changes are saved'
-complete -c ocimig -n "__fish_seen_subcommand_from checkpoint" -l image-name -x -d 'the image that an engine would make it from again'
+complete -c ocimig -n "__fish_seen_subcommand_from checkpoint" -l image-name -x -d 'the image that podman would make it from again, by name and id'
 complete -c ocimig -n "__fish_seen_subcommand_from checkpoint" -l ignore-rootfs -d 'leave the files of the container out'
 complete -c ocimig -n "__fish_seen_subcommand_from checkpoint" -s h -l help -d 'show this help'
 complete -c ocimig -n "__fish_seen_subcommand_from checkpoint" -a "(__ocimig_ids)"
