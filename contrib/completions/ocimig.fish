@@ -7,7 +7,7 @@ function __ocimig_ids
     end
 end
 
-set -l verbs create start run exec state list ps kill delete pause resume spec features checkpoint restore migrate dirty-rate drain recover doctor
+set -l verbs create start run exec state list ps kill delete pause resume spec features checkpoint restore migrate dirty-rate drain recover doctor archive
 set -l early "not __fish_seen_subcommand_from $verbs"
 complete -c ocimig -f
 complete -c ocimig -n "$early" -a create -d 'create a container, which then waits for start'
@@ -30,6 +30,10 @@ complete -c ocimig -n "$early" -a dirty-rate -d 'measure how fast a container wr
 complete -c ocimig -n "$early" -a drain -d 'move all running containers of this host to others'
 complete -c ocimig -n "$early" -a recover -d 'settle migrations that a crash left unfinished'
 complete -c ocimig -n "$early" -a doctor -d 'show what this host can and cannot do, and how to mend it'
+complete -c ocimig -n "$early" -a archive -d 'checkpoints as one file, for podman, CRI-O and registries too'
+complete -c ocimig -n "__fish_seen_subcommand_from archive; and not __fish_seen_subcommand_from show verify convert" -a show -d 'show what an archive of a checkpoint is, and what it asks for'
+complete -c ocimig -n "__fish_seen_subcommand_from archive; and not __fish_seen_subcommand_from show verify convert" -a verify -d 'check that an archive is whole, and who signed it'
+complete -c ocimig -n "__fish_seen_subcommand_from archive; and not __fish_seen_subcommand_from show verify convert" -a convert -d 'write an archive again: compressed otherwise, or as an OCI image'
 complete -c ocimig -n "$early" -l root -r -F -d 'directory of the state of containers'
 complete -c ocimig -n "$early" -l log -r -F -d 'append the log to this file instead of stderr'
 complete -c ocimig -n "$early" -l log-format -x -a "text json" -d 'form of the log'
@@ -233,3 +237,14 @@ complete -c ocimig -n "__fish_seen_subcommand_from recover" -s h -l help -d 'sho
 complete -c ocimig -n "__fish_seen_subcommand_from recover" -a "(__ocimig_ids)"
 complete -c ocimig -n "__fish_seen_subcommand_from doctor" -l json -d 'the findings as JSON'
 complete -c ocimig -n "__fish_seen_subcommand_from doctor" -s h -l help -d 'show this help'
+complete -c ocimig -n "__fish_seen_subcommand_from archive; and __fish_seen_subcommand_from show" -l allowed-signers -r -F -d 'whose signatures are taken (ssh-keygen\'s file of that name)'
+complete -c ocimig -n "__fish_seen_subcommand_from archive; and __fish_seen_subcommand_from show" -l signer -x -d 'who has to have signed it, a name in that file'
+complete -c ocimig -n "__fish_seen_subcommand_from archive; and __fish_seen_subcommand_from show" -l members -d 'everything that would be unpacked'
+complete -c ocimig -n "__fish_seen_subcommand_from archive; and __fish_seen_subcommand_from show" -l json -d 'as JSON'
+complete -c ocimig -n "__fish_seen_subcommand_from archive; and __fish_seen_subcommand_from show" -s h -l help -d 'show this help'
+complete -c ocimig -n "__fish_seen_subcommand_from archive; and __fish_seen_subcommand_from verify" -l allowed-signers -r -F -d 'whose signatures are taken (ssh-keygen\'s file of that name)'
+complete -c ocimig -n "__fish_seen_subcommand_from archive; and __fish_seen_subcommand_from verify" -l signer -x -d 'who has to have signed it, a name in that file'
+complete -c ocimig -n "__fish_seen_subcommand_from archive; and __fish_seen_subcommand_from verify" -s h -l help -d 'show this help'
+complete -c ocimig -n "__fish_seen_subcommand_from archive; and __fish_seen_subcommand_from convert" -l compress -x -a "zstd gzip none" -d 'how the archive is compressed (default: zstd)'
+complete -c ocimig -n "__fish_seen_subcommand_from archive; and __fish_seen_subcommand_from convert" -l oci -d 'as an OCI image: a directory, or one file where OUT ends in .tar'
+complete -c ocimig -n "__fish_seen_subcommand_from archive; and __fish_seen_subcommand_from convert" -s h -l help -d 'show this help'

@@ -21,7 +21,7 @@ from ocimig.cli.verbs import (
     number,
     wrong_count,
 )
-from ocimig.cli.verbs_cold import ALL
+from ocimig.cli.verbs_cold import ALL, FAMILIES
 
 _HELP = Option("-h, --help", "show this help", FLAG)
 
@@ -105,10 +105,20 @@ class _Group(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(ALL)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
-        if cmd_name in ("help", "h"):
-            return _Help(self.program)
-        return _Verb(_known(cmd_name), self.program)
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name, *rest = args
+        if name in ("help", "h"):
+            return name, _Help(self.program), rest
+        if name not in FAMILIES:
+            return name, _Verb(_known(name), self.program), rest
+        if not rest or rest[0] in ("-h", "-help", "--help", "help"):
+            raise _Answer(manual.of_family(name, self.program))
+        verb = ALL.get(f"{name} {rest[0]}")
+        if verb is None:
+            raise Misuse(f"No help topic for '{name} {rest[0]}'", code=3)
+        return verb.name, _Verb(verb, self.program), rest[1:]
 
     def _outer(self, **values: object) -> None:
         context = click.get_current_context()
@@ -129,7 +139,10 @@ class _Help(click.Command):
     def _show(self, names: tuple[str, ...]) -> None:
         if not names or names[0].startswith("-"):
             raise _Answer(manual.of_program(self.program))
-        raise _Answer(manual.of_verb(_known(names[0]), self.program))
+        if names[0] in FAMILIES and len(names) == 1:
+            raise _Answer(manual.of_family(names[0], self.program))
+        count = 2 if names[0] in FAMILIES else 1
+        raise _Answer(manual.of_verb(_known(" ".join(names[:count])), self.program))
 
 
 def _parameter(option: Option, verb: Verb | None) -> click.Option:

@@ -4,7 +4,7 @@ They are static and start no Python at TAB: the ids are the names in the directo
 """
 
 from ocimig.cli.verbs import FLAG, GLOBAL, Option, Verb
-from ocimig.cli.verbs_cold import ALL
+from ocimig.cli.verbs_cold import ALL, FAMILIES, of_family, rows
 
 _HELP = Option("-h, --help", "show this help", FLAG)
 _NEW_NAME = ("create", "run", "restore")  # their ID is not there yet
@@ -64,6 +64,7 @@ def bash() -> str:
         "        *) verb=${COMP_WORDS[i]}; break ;;",
         "        esac",
         "    done",
+        *_bash_second_word(),
         '    case "$verb,$prev" in',
         *_bash_values("", _global()),
     ]
@@ -71,7 +72,7 @@ def bash() -> str:
         lines += _bash_values(verb.name, _options(verb))
     lines += ["    esac", "    case $verb in"]
     words = " ".join(name for option in _global() for name in _dashed(option))
-    verbs = " ".join(verb.name for verb in _shown())
+    verbs = " ".join(name for name, _ in rows())
     lines.append(f'    "") mapfile -t COMPREPLY < <(compgen -W "{verbs} {words}" -- "$cur") ;;')
     for verb in _shown():
         words = " ".join(name for option in _options(verb) for name in _dashed(option))
@@ -79,9 +80,27 @@ def bash() -> str:
         if _takes_id(verb):
             ids = 'mapfile -t COMPREPLY < <(_ocimig_ids "$cur")'
             reply = f"if [[ $cur == -* ]]; then {reply}; else {ids}; fi"
-        lines.append(f"    {verb.name}) {reply} ;;")
+        lines.append(f'    "{verb.name}") {reply} ;;')
+    for family in FAMILIES:
+        seconds = " ".join(_second(verb) for verb in of_family(family) if not verb.hidden)
+        lines.append(f'    {family}) mapfile -t COMPREPLY < <(compgen -W "{seconds}" -- "$cur") ;;')
     lines += ["    esac", "}", "", "complete -F _ocimig ocimig", ""]
     return "\n".join(lines)
+
+
+def _bash_second_word() -> list[str]:
+    """A verb of two words is one once the second of them is whole."""
+    if not FAMILIES:
+        return []
+    return [
+        f"    case $verb in {'|'.join(FAMILIES)})",
+        '        ((i + 1 < COMP_CWORD)) && verb+=" ${COMP_WORDS[i + 1]}" ;;',
+        "    esac",
+    ]
+
+
+def _second(verb: Verb) -> str:
+    return verb.name.partition(" ")[2]
 
 
 def _bash_values(verb: str, options: list[Option]) -> list[str]:
@@ -89,7 +108,7 @@ def _bash_values(verb: str, options: list[Option]) -> list[str]:
     for option in options:
         if option.kind == FLAG:
             continue
-        pattern = "|".join(f"{verb},{name}" for name in _dashed(option))
+        pattern = "|".join(f'"{verb},{name}"' for name in _dashed(option))
         reply = ""
         if option.choices:
             values = " ".join(option.choices)
@@ -111,7 +130,7 @@ def zsh() -> str:
     lines += [f"        {entry} \\" for option in _global() for entry in _zsh_option(option)]
     lines += ["        '1:command:->verb' '*::argument:->rest'", "    local ocimig_root=${(Q)opt_args[--root]}", "    case $state in", "    verb)",
               "        local -a verbs", "        verbs=("]  # fmt: skip
-    lines += [f"            {_quoted(f'{verb.name}:{verb.summary}')}" for verb in _shown()]
+    lines += [f"            {_quoted(f'{name}:{summary}')}" for name, summary in rows()]
     lines += [
         "        )",
         "        _describe command verbs ;;",
@@ -119,15 +138,32 @@ def zsh() -> str:
         "        case $line[1] in",
     ]
     for verb in _shown():
-        entries = [entry for option in _options(verb) for entry in _zsh_option(option)]
-        if _takes_id(verb):
-            many = verb.name in ("delete", "recover")
-            entries.append("'*:id:_ocimig_ids'" if many else "'1:id:_ocimig_ids'")
-        lines.append(f"        {verb.name}) _arguments \\")
-        lines += [f"            {entry} \\" for entry in entries[:-1]]
-        lines.append(f"            {entries[-1]} ;;")
+        if " " not in verb.name:
+            lines += _zsh_verb(verb, verb.name, "        ")
+    for family in FAMILIES:
+        verbs = [verb for verb in of_family(family) if not verb.hidden]
+        lines += [f"        {family})", "            if ((CURRENT == 2)); then",
+                  "                local -a seconds", "                seconds=("]  # fmt: skip
+        lines += [f"                    {_quoted(f'{_second(v)}:{v.summary}')}" for v in verbs]
+        lines += ["                )", "                _describe command seconds", "            else",
+                  "                shift words; ((CURRENT--))", "                case $words[1] in"]  # fmt: skip
+        for verb in verbs:
+            lines += _zsh_verb(verb, _second(verb), "                ")
+        lines += ["                esac", "            fi ;;"]
     lines += ["        esac ;;", "    esac", "}", "", '_ocimig "$@"', ""]
     return "\n".join(lines)
+
+
+def _zsh_verb(verb: Verb, name: str, indent: str) -> list[str]:
+    entries = [entry for option in _options(verb) for entry in _zsh_option(option)]
+    if _takes_id(verb):
+        many = verb.name in ("delete", "recover")
+        entries.append("'*:id:_ocimig_ids'" if many else "'1:id:_ocimig_ids'")
+    return [
+        f"{indent}{name}) _arguments \\",
+        *(f"{indent}    {entry} \\" for entry in entries[:-1]),
+        f"{indent}    {entries[-1]} ;;",
+    ]
 
 
 def _zsh_option(option: Option) -> list[str]:
@@ -149,7 +185,7 @@ def _zsh_option(option: Option) -> list[str]:
 
 def fish() -> str:
     """fish: one line an option."""
-    verbs = " ".join(verb.name for verb in _shown())
+    verbs = " ".join(name for name, _ in rows())
     lines = [
         _MADE,
         "function __ocimig_ids",
@@ -165,12 +201,23 @@ def fish() -> str:
         "complete -c ocimig -f",
     ]
     lines += [
-        f'complete -c ocimig -n "$early" -a {verb.name} -d {_fish_quoted(verb.summary)}'
-        for verb in _shown()
+        f'complete -c ocimig -n "$early" -a {name} -d {_fish_quoted(summary)}'
+        for name, summary in rows()
     ]
+    for family in FAMILIES:
+        seconds = [verb for verb in of_family(family) if not verb.hidden]
+        words = " ".join(_second(verb) for verb in seconds)
+        until = (
+            f'"__fish_seen_subcommand_from {family}; and not __fish_seen_subcommand_from {words}"'
+        )
+        lines += [
+            f"complete -c ocimig -n {until} -a {_second(verb)} -d {_fish_quoted(verb.summary)}"
+            for verb in seconds
+        ]
     lines += [_fish_option('"$early"', option) for option in _global()]
     for verb in _shown():
-        condition = f'"__fish_seen_subcommand_from {verb.name}"'
+        seen = "; and ".join(f"__fish_seen_subcommand_from {word}" for word in verb.name.split())
+        condition = f'"{seen}"'
         lines += [_fish_option(condition, option) for option in _options(verb)]
         if _takes_id(verb):
             lines.append(f'complete -c ocimig -n {condition} -a "(__ocimig_ids)"')

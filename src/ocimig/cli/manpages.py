@@ -6,7 +6,7 @@ from ocimig import __version__
 from ocimig.cli import exits
 from ocimig.cli.manual import help_text, names
 from ocimig.cli.verbs import FLAG, GLOBAL, Option, Verb
-from ocimig.cli.verbs_cold import ALL
+from ocimig.cli.verbs_cold import ALL, FAMILIES, of_family, rows
 
 _SECTION = "8"
 _HELP = Option("-h, --help", "show this help", FLAG)
@@ -27,13 +27,32 @@ _FILES = (
 def pages() -> dict[str, str]:
     """Every page, by the name of its file."""
     shown = [verb for verb in ALL.values() if not verb.hidden]
-    found = {f"ocimig.{_SECTION}": _program(shown)}
+    found = {f"ocimig.{_SECTION}": _program()}
     for verb in shown:
-        found[f"ocimig-{verb.name}.{_SECTION}"] = _verb(verb)
+        found[f"ocimig-{_dashed(verb.name)}.{_SECTION}"] = _verb(verb)
+    for family in FAMILIES:
+        found[f"ocimig-{family}.{_SECTION}"] = _family(family)
     return found
 
 
-def _program(verbs: list[Verb]) -> str:
+def _dashed(name: str) -> str:
+    return name.replace(" ", "-")
+
+
+def _family(family: str) -> str:
+    verbs = [verb for verb in of_family(family) if not verb.hidden]
+    lines = [
+        *_heading("SYNOPSIS"),
+        rf"\fBocimig {_text(family)}\fR \fIcommand\fR [\fIoptions\fR] [\fIarguments\fR]",
+        *_heading("COMMANDS"),
+        *_items((rf"\fBocimig\-{_text(_dashed(verb.name))}\fR(8)", verb.summary) for verb in verbs),
+        *_heading("SEE ALSO"),
+        r"\fBocimig\fR(8)",
+    ]
+    return _page(f"ocimig-{family}", FAMILIES[family], lines)
+
+
+def _program() -> str:
     return _page(
         "ocimig",
         "run OCI containers, and move them between hosts while they run",
@@ -47,7 +66,7 @@ def _program(verbs: list[Verb]) -> str:
                 "their network connections stay open."
             ),
             *_heading("COMMANDS"),
-            *_items((rf"\fBocimig\-{_text(verb.name)}\fR(8)", verb.summary) for verb in verbs),
+            *_items((rf"\fBocimig\-{_text(name)}\fR(8)", summary) for name, summary in rows()),
             *_heading("GLOBAL OPTIONS"),
             *_options(GLOBAL),
             *_heading("EXIT STATUS"),
@@ -89,7 +108,7 @@ def _verb(verb: Verb) -> str:
     if verb.examples:
         lines += [*_heading("EXAMPLES"), *_examples(verb.examples)]
     lines += [*_heading("SEE ALSO"), r"\fBocimig\fR(8)"]
-    return _page(f"ocimig-{verb.name}", verb.summary, lines)
+    return _page(f"ocimig-{_dashed(verb.name)}", verb.summary, lines)
 
 
 def _elsewhere(text: str, name: str) -> bool:

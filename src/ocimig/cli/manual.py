@@ -2,7 +2,8 @@
 
 from ocimig import __version__
 from ocimig.cli.verbs import GLOBAL, Option, Verb
-from ocimig.cli.verbs_cold import ALL
+from ocimig.cli.verbs_cold import FAMILIES, rows
+from ocimig.cli.verbs_cold import of_family as verbs_of
 
 SPEC_VERSION = "1.2.0"
 WIDTH = 100
@@ -10,7 +11,6 @@ WIDTH = 100
 
 def of_program(program: str) -> str:
     """The first page, in the shape that callers of runc look for."""
-    verbs = [(verb.name, verb.summary) for verb in ALL.values() if not verb.hidden]
     return "\n".join(
         [
             "NAME:",
@@ -25,12 +25,31 @@ def of_program(program: str) -> str:
             f"   {__version__}",
             "",
             "COMMANDS:",
-            *_columns(verbs),
+            *_columns(rows()),
             "",
             "GLOBAL OPTIONS:",
             *_columns(_rows(GLOBAL)),
             "",
             f'Run "{program} COMMAND --help" for more about a command.',
+        ]
+    )
+
+
+def of_family(family: str, program: str) -> str:
+    """The page of the verbs that share a first word."""
+    verbs = [(verb.name, verb.summary) for verb in verbs_of(family) if not verb.hidden]
+    return "\n".join(
+        [
+            "NAME:",
+            f"   {program} {family} - {FAMILIES[family]}",
+            "",
+            "USAGE:",
+            f"   {program} {family} command [command options] [arguments...]",
+            "",
+            "COMMANDS:",
+            *_columns(verbs),
+            "",
+            f'Run "{program} {family} COMMAND --help" for more about a command.',
         ]
     )
 

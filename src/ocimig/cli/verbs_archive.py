@@ -33,7 +33,8 @@ IMPORT = (
     Option("--plan", "show what would be done with the archive, do nothing", FLAG),
 )  # fmt: skip
 
-ARCHIVE = (
+FAMILY = ("archive", "checkpoints as one file, for podman, CRI-O and registries too")
+VERBS = (
     Verb(
         "archive show", "ocimig.cli.commands.archive:show",
         "show what an archive of a checkpoint is, and what it asks for",

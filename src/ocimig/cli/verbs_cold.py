@@ -1,7 +1,7 @@
 """The verbs that are not run all day: CRIU, migration, documents. Data only."""
 
+from ocimig.cli import verbs_archive
 from ocimig.cli.verbs import FLAG, MANY, NUMBER, TEXT, Option, Verb
-from ocimig.cli.verbs_archive import EXPORT, IMPORT
 from ocimig.cli.verbs_hot import HOT
 
 _IMAGE = Option(
@@ -115,7 +115,7 @@ COLD = {
                 Option("--page-server", "send memory to a CRIU page server", TEXT, "ADDRESS:PORT"),
                 Option("--status-fd", "write one zero byte here when lazy pages are ready",
                        NUMBER, "FD"),
-                *EXPORT,
+                *verbs_archive.EXPORT,
             ),
             description=(
                 "The container is gone afterwards, unless --leave-running or --pre-dump. A "
@@ -143,7 +143,7 @@ COLD = {
                 *_CRIU,
                 Option("--lsm-profile", "another LSM profile than the saved one", TEXT, "TYPE:NAME"),
                 Option("--lsm-mount-context", "another LSM context for mounts", TEXT, "CONTEXT"),
-                *IMPORT,
+                *verbs_archive.IMPORT,
             ),
             examples=(
                 ("Bring it back", "restore --detach --tcp-established --image-path /var/tmp/web web"),
@@ -255,4 +255,22 @@ COLD = {
     )
 }  # fmt: skip
 
-ALL = {**HOT, **COLD}
+# The first words of verbs of two words, and what each family is for.
+FAMILIES: dict[str, str] = dict((verbs_archive.FAMILY,))
+
+ALL = {**HOT, **COLD, **{verb.name: verb for verb in verbs_archive.VERBS}}
+
+
+def of_family(family: str) -> list[Verb]:
+    """The verbs whose first of two words is this."""
+    return [verb for verb in ALL.values() if verb.name.startswith(f"{family} ")]
+
+
+def rows() -> list[tuple[str, str]]:
+    """What the first page lists: (verb or family, what it is for)."""
+    single = [(verb.name, verb.summary) for verb in ALL.values() if _single(verb)]
+    return [*single, *FAMILIES.items()]
+
+
+def _single(verb: Verb) -> bool:
+    return not verb.hidden and " " not in verb.name

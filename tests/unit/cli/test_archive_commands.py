@@ -10,13 +10,13 @@ import pytest
 from ocimig.cli import main
 from ocimig.cli.commands import archive as commands
 from ocimig.cli.verbs import Call
-from ocimig.cli.verbs_archive import ARCHIVE, EXPORT
+from ocimig.cli.verbs_archive import EXPORT, VERBS
 from ocimig.errors import OcimigError
 from ocimig.migrate.archive import carry
 from ocimig.migrate.archive.errors import NotSigned
 from ocimig.migrate.archive.exporting import Export
 
-VERBS = {verb.name: verb for verb in ARCHIVE}
+BY_NAME = {verb.name: verb for verb in VERBS}
 
 
 @pytest.fixture
@@ -39,8 +39,8 @@ def archive(tmp_path: Path) -> Path:
 def run(name: str, *arguments: object, **options: Any) -> int:
     """One of the verbs of two words."""
     given = {key.replace("_", "-"): value for key, value in options.items()}
-    call = Call(VERBS[name], {}, given, [str(argument) for argument in arguments])
-    function: Callable[[Call], int] = getattr(commands, VERBS[name].target.partition(":")[2])
+    call = Call(BY_NAME[name], {}, given, [str(argument) for argument in arguments])
+    function: Callable[[Call], int] = getattr(commands, BY_NAME[name].target.partition(":")[2])
     return function(call)
 
 

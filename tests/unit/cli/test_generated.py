@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ocimig.cli import manpages
-from ocimig.cli.verbs_cold import ALL
+from ocimig.cli.verbs_cold import ALL, FAMILIES
 
 ROOT = Path(__file__).parents[3]
 GENERATED: dict[str, str] = runpy.run_path(str(ROOT / "contrib/man.py"))["generated"]()
@@ -29,9 +29,10 @@ def test_nothing_is_left_of_a_verb_that_is_gone() -> None:
 
 
 def test_every_verb_that_is_shown_has_a_page() -> None:
-    """And one for the program."""
-    shown = {f"ocimig-{verb.name}.8" for verb in ALL.values() if not verb.hidden}
-    assert set(manpages.pages()) == shown | {"ocimig.8"}
+    """And one for the program, and for each first word of two."""
+    shown = {verb.name.replace(" ", "-") for verb in ALL.values() if not verb.hidden}
+    pages = {f"ocimig-{name}.8" for name in shown | set(FAMILIES)}
+    assert set(manpages.pages()) == pages | {"ocimig.8"}
 
 
 def _completed(*words: str) -> set[str]:

@@ -1,0 +1,1 @@
+"""Snapshots by content: packs of blobs, and manifests that name them. docs/formats/store.md is the format."""

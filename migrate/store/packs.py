@@ -1,0 +1,260 @@
+"""Packs are read: their contents, and blobs by frames. Nothing is believed before it was checked."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import zstandard
+from blake3 import blake3
+
+from ocimig.migrate.store import contents as contents_of
+from ocimig.migrate.store import head
+from ocimig.migrate.store.blobs import ZEROS, Data, Run
+from ocimig.migrate.store.contents import CHECK, RAW, ZSTD, Contents
+from ocimig.migrate.store.errors import FileMissing, StoreDamaged
+from ocimig.migrate.store.packing import END, INDEX, TRAILER, Seal, Seals
+from ocimig.migrate.store.place import PACKS, Place
+
+_LARGEST_INDEX = 1 << 30
+_SPAN = 4 << 20  # bytes that are read at once
+_RECENT = 64  # frames that are kept expanded
+_GAP = 128 << 10  # bytes between two frames that are read rather than skipped
+
+
+class _Opened(NamedTuple):
+    name: str
+    seal: Seal
+    contents: Contents
+    offsets: list[int]  # of each frame in the file
+
+
+class Piece(NamedTuple):
+    """A run and where its bytes belong: an address, an offset, whatever the caller counts in."""
+
+    run: Run
+    position: int
+
+
+class Packs:
+    """The packs of one store."""
+
+    def __init__(self, place: Place, seals: Seals) -> None:
+        self._place = place
+        self._seals = seals
+        self._names: dict[int, list[str]] = {}
+        self._opened: dict[int, _Opened] = {}
+        self._recent: OrderedDict[tuple[str, int], bytes] = OrderedDict()
+        self._guard = threading.Lock()
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Look which packs there are."""
+        found: dict[int, list[str]] = {}
+        for name in self._place.names(PACKS):
+            parsed = head.parse(name, "pack")
+            if parsed is not None:
+                found.setdefault(parsed[0], []).append(name)
+        self._names = found
+
+    def add(self, name: str, contents: Contents) -> None:
+        """A pack that was just written."""
+        parsed = head.parse(name, "pack")
+        assert parsed is not None
+        self._names.setdefault(parsed[0], []).append(name)
+
+    def numbers(self) -> set[int]:
+        """Of all packs."""
+        return set(self._names)
+
+    def names(self, number: int) -> list[str]:
+        """The files of a pack: one, or two where a crash came between them."""
+        return list(self._names.get(number, ()))
+
+    def contents(self, number: int) -> Contents:
+        """What is in a pack. Raises FileMissing, StoreDamaged."""
+        return self._open(number).contents
+
+    def _open(self, number: int) -> _Opened:
+        found = self._opened.get(number)
+        if found is not None:
+            return found
+        names = self._names.get(number)
+        if not names:
+            file = f"pack {head.hexadecimal(number)}"
+            raise FileMissing(place=self._place.words, file=file)
+        candidates = [self.load(name) for name in names]
+        best = max(candidates, key=lambda opened: opened.contents.entries)
+        with self._guard:
+            return self._opened.setdefault(number, best)
+
+    def load(self, name: str) -> _Opened:
+        """Read and check the index of one file. Raises FileMissing, FileShort, StoreDamaged."""
+        size = self._place.size(PACKS, name)
+        try:
+            if size < head.SIZE + TRAILER.size:
+                raise ValueError("it is too short")
+            start = head.read(self._place.read(PACKS, name, 0, head.SIZE), head.PACK)
+            parsed = head.parse(name, "pack")
+            if parsed is None or parsed[0] != start.number:
+                raise ValueError("its name is another pack's")
+            if start.sealed != self._seals.sealed:
+                raise ValueError("it is not sealed as its store is")
+            seal = self._seals.of(start, head.PACK)
+            contents = self._index(name, size, seal)
+        except ValueError as error:
+            raise self._damaged(name, str(error)) from None
+        offsets, at = [], head.SIZE
+        for frame in contents.frames:
+            offsets.append(at)
+            at += frame.stored
+        return _Opened(name, seal, contents, offsets)
+
+    def _index(self, name: str, size: int, seal: Seal) -> Contents:
+        trailer = self._place.read(PACKS, name, size - TRAILER.size, TRAILER.size)
+        begin, stored, raw, codec, zero, digest, end = TRAILER.unpack(trailer)
+        if end != END or zero or codec not in (RAW, ZSTD):
+            raise ValueError("it does not end as one")
+        if begin < head.SIZE or begin + stored + TRAILER.size != size or raw > _LARGEST_INDEX:
+            raise ValueError("the lengths of its index do not fill it")
+        index = self._place.read(PACKS, name, begin, stored)
+        if blake3(index).digest() != digest:
+            raise ValueError("its index was changed")
+        return contents_of.decode(_expanded(seal.open(INDEX, index), raw, codec), begin - head.SIZE)
+
+    def _damaged(self, name: str, reason: str) -> StoreDamaged:
+        return StoreDamaged(place=self._place.words, file=f"{PACKS}/{name}", reason=reason)
+
+    def spread(self, pieces: Iterable[Piece]) -> Iterator[tuple[int, Data]]:
+        """The bytes of many runs, none of ZEROS: (position, bytes), in the order of the packs.
+
+        Each frame is read and expanded once, whatever the order of the pieces. What is yielded holds
+        until the next one. Raises FileMissing, FileShort, StoreDamaged.
+        """
+        by_pack: dict[int, list[Piece]] = {}
+        for piece in pieces:
+            by_pack.setdefault(piece.run.pack, []).append(piece)
+        for number, wanted in by_pack.items():
+            yield from self._of_pack(self._open(number), wanted)
+
+    def _of_pack(self, opened: _Opened, pieces: list[Piece]) -> Iterator[tuple[int, Data]]:
+        """(frame, first blob in it, behind the last, position) of all, by frame; then span by span."""
+        contents = opened.contents
+        wanted: list[tuple[int, int, int, int]] = []
+        for run, position in pieces:
+            try:
+                at = contents.positions(run.first, run.entries)
+            except KeyError:
+                reason = f"it does not have entry {run.first}"
+                raise self._damaged(opened.name, reason) from None
+            end = at + run.entries
+            frame = contents.frame_of(at)
+            while at < end:
+                base, stop = contents.offsets[frame], min(end, contents.offsets[frame + 1])
+                wanted.append((frame, at - base, stop - base, position))
+                position += sum(contents.sizes[at:stop])
+                at, frame = stop, frame + 1
+        wanted.sort()
+        frames = list(OrderedDict.fromkeys(frame for frame, *_ in wanted))
+        expanded = self._frames(opened, frames)
+        current, data, starts = -1, b"", [0]
+        for frame, first, stop, position in wanted:
+            if frame != current:
+                current, data = next(expanded)
+                starts = _starts(contents, current)
+            yield position, memoryview(data)[starts[first] : starts[stop]]
+
+    def _frames(self, opened: _Opened, frames: list[int]) -> Iterator[tuple[int, bytes]]:
+        """These frames, in order, read many at a time; one alone is kept for who asks for its neighbours."""
+        if len(frames) == 1:
+            yield frames[0], self._lately(opened, frames[0])
+            return
+        at = 0
+        while at < len(frames):
+            begin = opened.offsets[frames[at]]
+            stop = at
+            while stop < len(frames) and self._near(opened, begin, frames, stop):
+                stop += 1
+            last = frames[stop - 1]
+            size = opened.offsets[last] + opened.contents.frames[last].stored - begin
+            data = memoryview(self._place.read(PACKS, opened.name, begin, size))
+            for number in frames[at:stop]:
+                frame = opened.contents.frames[number]
+                offset = opened.offsets[number] - begin
+                yield number, self._expand(opened, number, data[offset : offset + frame.stored])
+            at = stop
+
+    def _lately(self, opened: _Opened, number: int) -> bytes:
+        key = opened.name, number
+        with self._guard:
+            data = self._recent.get(key)
+            if data is not None:
+                self._recent.move_to_end(key)
+                return data
+        stored = opened.contents.frames[number].stored
+        read = self._place.read(PACKS, opened.name, opened.offsets[number], stored)
+        data = self._expand(opened, number, memoryview(read))
+        with self._guard:
+            self._recent[key] = data
+            if len(self._recent) > _RECENT:
+                self._recent.popitem(last=False)
+        return data
+
+    def _near(self, opened: _Opened, begin: int, frames: list[int], at: int) -> bool:
+        start = opened.offsets[frames[at]]
+        if start == begin:
+            return True
+        before = frames[at - 1]
+        gap = start - opened.offsets[before] - opened.contents.frames[before].stored
+        return gap <= _GAP and start + opened.contents.frames[frames[at]].stored - begin <= _SPAN
+
+    def _expand(self, opened: _Opened, number: int, stored: memoryview) -> bytes:
+        frame = opened.contents.frames[number]
+        try:
+            if blake3(stored).digest(length=CHECK) != frame.check:
+                raise ValueError("was changed")
+            return _expanded(opened.seal.open(number, stored), frame.raw, frame.codec)
+        except ValueError as error:
+            raise self._damaged(opened.name, f"frame {number} {error}") from None
+
+    def blobs(self, runs: Iterable[Run]) -> Iterator[Data]:
+        """See blobs.Origin."""
+        for run in runs:
+            if run.pack == ZEROS:
+                raise ValueError("zeros are in no pack")
+            contents = self._open(run.pack).contents
+            at = -1
+            for _, data in self._of_pack(self._open(run.pack), [Piece(run, 0)]):
+                at = contents.position(run.first) if at < 0 else at
+                used = 0
+                while used < len(data):
+                    size = contents.sizes[at]
+                    yield data[used : used + size]
+                    used, at = used + size, at + 1
+
+    def blob(self, pack: int, entry: int) -> bytes:
+        """One blob."""
+        return bytes(next(iter(self.blobs([Run(pack, entry, 1)]))))
+
+
+def _starts(contents: Contents, frame: int) -> list[int]:
+    """Where each blob of a frame begins in it, and where the last one ends."""
+    found = [0]
+    for size in contents.sizes[contents.offsets[frame] : contents.offsets[frame + 1]]:
+        found.append(found[-1] + size)
+    return found
+
+
+def _expanded(data: bytes, raw: int, codec: int) -> bytes:
+    """Raises ValueError unless this many bytes come out."""
+    if codec == RAW:
+        if len(data) != raw:
+            raise ValueError("has another length")
+        return data
+    try:
+        size = zstandard.frame_content_size(data)
+        if size != raw:
+            raise ValueError("has another length")
+        return zstandard.ZstdDecompressor().decompress(data, max_output_size=max(raw, 1))
+    except zstandard.ZstdError as error:
+        raise ValueError(f"cannot be expanded: {error}") from None
