@@ -10,8 +10,10 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ocimig.criu_images.screening import Screened
 from ocimig.migrate.archive.foreign import is_bind
 from ocimig.migrate.archive.members import legible
+from ocimig.runtime.linux.capabilities import CAPS
 
 GRANTS = {
     "mounts": "bind mounts of paths of this host",
@@ -116,6 +118,20 @@ def decide_facts(
     if kept.get("root_slave") and "mounts" not in granted:
         kept["root_slave"] = False
     return kept
+
+
+def decide_processes(found: Screened, decision: Decision, granted: Collection[str]) -> None:
+    """Likewise for the processes themselves, as CRIU is going to make them: config.json may say less
+    than the images hold."""
+    judge = _Judge(decision, granted)
+    usual = {CAPS[name] for name in _USUAL}
+    known = {item.grant for item in decision.asked}
+    names = {number: name for name, number in CAPS.items()}
+    extra = sorted(names.get(number, str(number)) for number in found.capabilities - usual)
+    if extra and "capabilities" not in known:
+        judge.say("capabilities", f"{', '.join(extra)} in its images", WANTED)
+    if found.unfiltered and "unconfined" not in known:
+        judge.say("unconfined", f"{found.unfiltered} threads have no seccomp filter", WANTED)
 
 
 def _below(path: str) -> bool:

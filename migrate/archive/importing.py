@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ocimig import files, jsonio, log
-from ocimig.criu_images import binary, mounts
+from ocimig.criu_images import binary, mounts, screening
 from ocimig.criu_images.image import CONFIG, MANIFEST, CheckpointImage, Manifest
+from ocimig.errors import NoSpace
 from ocimig.files import Fd
 from ocimig.migrate.archive import applying, asks, content, engine_files, planning
 from ocimig.migrate.archive.asks import Decision
@@ -30,6 +31,7 @@ from ocimig.migrate.external import External
 from ocimig.migrate.restore_request import of_bundle
 
 ROOTFS = "rootfs"
+_RESERVE = 64 << 20  # bytes that stay free for others
 
 
 @dataclass(slots=True)
@@ -144,13 +146,22 @@ class Prepared:
         self._make_bundle()
         self._private = tempfile.mkdtemp(prefix=".import-", dir=self.bundle)
         place = os.path.join(self._private, "archive")
+        self._require_room()
         extract(self._fd, plan.contents.plan, place)
+        self._screen(os.path.join(place, content.IMAGES))
         self._make_rootfs(place)
         self._seal(place)
         config = os.path.join(self.bundle, CONFIG)
         if not os.path.lexists(config):
             self._made.append(config)
             files.write_atomic(config, jsonio.dumps(plan.decision.spec, 1).encode(), sync=False)
+
+    def _screen(self, directory: str) -> None:
+        """What the processes in the images are, whatever config.json says of them."""
+        plan = self._plan
+        found = screening.screen(directory, binary.find())
+        asks.decide_processes(found, plan.decision, plan.granted)
+        require_grants(plan)
 
     def _make_bundle(self) -> None:
         if os.path.isdir(self.bundle):
@@ -160,6 +171,15 @@ class Prepared:
         except OSError as error:
             raise self._failure(self.bundle, error.strerror or str(error)) from None
         self._made.append(self.bundle)
+
+    def _require_room(self) -> None:
+        """Raises NoSpace before anything is written. The files of the container are there twice for a
+        while: in the archive's tar and in the root file system."""
+        plan, file_system = self._plan.contents.plan, os.statvfs(self.bundle)
+        twice = plan.step(content.ROOTFS_DIFF)
+        needed = plan.size + (twice.member.size if twice is not None else 0) + _RESERVE
+        if needed > file_system.f_bavail * file_system.f_frsize:
+            raise NoSpace(path=self.bundle)
 
     def _make_rootfs(self, place: str) -> None:
         """The base, where there is one, changed; or all of it from the archive."""

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from ocimig.criu_images import binary, screening
 from ocimig.criu_images.image import CheckpointImage
+from ocimig.errors import NoSpace
 from ocimig.files import Fd
 from ocimig.migrate.archive import carry
 from ocimig.migrate.archive.errors import (
@@ -22,6 +24,13 @@ from ocimig.migrate.archive.importing import Prepared
 
 pytestmark = pytest.mark.root
 Make = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True)
+def _images_that_criu_never_saw(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the archives here are text; tests/criu/test_screening.py looks at true ones."""
+    monkeypatch.setattr(binary, "find", lambda: "criu")
+    monkeypatch.setattr(screening, "screen", lambda *_: screening.Screened(tasks=2))
 
 
 def loud(source: str = "/etc") -> dict[str, Any]:
@@ -127,6 +136,37 @@ def test_the_archive_that_was_looked_at_is_the_one_that_is_unpacked(
         assert not bundle.exists()
         with pytest.raises(ManifestMismatch, match="pages-1.img"):
             carry.look(fd, "again.tar")
+
+
+def test_the_processes_are_judged_by_the_images(
+    archive: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """config.json says little, and the images hold CAP_SYS_ADMIN and no filter: refused, unless granted."""
+    found = screening.Screened(1, {5, 21}, 1)  # CAP_KILL, CAP_SYS_ADMIN
+    monkeypatch.setattr(screening, "screen", lambda *_: found)
+    bundle = tmp_path / "bundle"
+    with Fd(os.open(archive("web.tar"), os.O_RDONLY)) as fd:
+        with pytest.raises(NotGranted, match="CAP_SYS_ADMIN in its images; 1 threads") as caught:
+            Prepared(fd, carry.look(fd, "web.tar"), str(bundle)).__enter__()
+        assert "--allow capabilities --allow unconfined" in caught.value.advice
+        assert not bundle.exists()
+        plan = carry.look(fd, "web.tar", granted=["capabilities", "unconfined"])
+        with Prepared(fd, plan, str(bundle)):
+            pass
+
+
+def test_a_disk_that_is_too_small_is_known_beforehand(
+    archive: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is unpacked that would not fit."""
+    room = os.statvfs_result((4096, 4096, 10**6, 10**4, 16_000, 1, 1, 1, 0, 255))
+    monkeypatch.setattr(os, "statvfs", lambda _: room)
+    with (
+        Fd(os.open(archive("web.tar"), os.O_RDONLY)) as fd,
+        pytest.raises(NoSpace),
+    ):
+        Prepared(fd, carry.look(fd, "web.tar"), str(tmp_path / "bundle")).__enter__()
+    assert not (tmp_path / "bundle").exists()
 
 
 def test_set_user_id_and_devices_in_the_root_file_system(tmp_path: Path, archive: Make) -> None:
