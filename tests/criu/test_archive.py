@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -235,3 +236,59 @@ def test_podman_takes_a_checkpoint_of_ours(box: Box, podman: Podman, tmp_path: P
 
     until(lambda: now() > before, "it to count on")
     assert counted.read_text() == f"{before}\n"
+
+
+@pytest.mark.runc
+def test_an_archive_of_cri_o_comes_back_here(box: Box, tmp_path: Path) -> None:
+    """Its layout, uncompressed, around images that runc made: changes and deletions of the root file
+    system, a bind of the host that is granted, a network namespace by path that is not."""
+    (tmp_path / "data").mkdir()
+    mount = {"destination": "/data", "type": "bind", "source": str(tmp_path / "data"),
+             "options": ["rbind", "rw"]}  # fmt: skip
+    box.bundle.config["mounts"].append(mount)
+    box.bundle.argv("/bin/sh", "-c", COUNT.replace("/count", "/data/count"))
+    base, images = tmp_path / "base", tmp_path / "image/checkpoint"
+    subprocess.run(["cp", "-a", str(box.bundle.rootfs), str(base)], check=True)
+    runc = [find("runc"), "--root", str(tmp_path / "runc")]
+    environment = {**os.environ, "PATH": f"{os.environ['PATH']}:{os.path.dirname(criu())}"}
+    null = subprocess.DEVNULL
+    try:
+        start = [*runc, "run", "-d", "-b", str(box.bundle.path), box.id]
+        subprocess.run(start, check=True, stdin=null, stdout=null, stderr=null)
+        until((tmp_path / "data/count").exists, "the container of runc to count")
+        command = [*runc, "checkpoint", "--image-path", str(images), "--work-path", str(tmp_path)]
+        subprocess.run([*command, box.id], check=True, capture_output=True, env=environment)
+    finally:
+        subprocess.run([*runc, "delete", "-f", box.id], check=False, capture_output=True)
+    before = int((tmp_path / "data/count").read_text())
+    archive = tmp_path / "cri-o.tar"
+    _as_cri_o(archive, images, box.bundle.config)
+    bundle = tmp_path / "new"
+    bundle.mkdir()
+    os.rename(base, bundle / "rootfs")
+    assert "made by CRI-O" in back(box, archive, bundle, "--allow", "mounts")
+    until(lambda: int((tmp_path / "data/count").read_text() or 0) > before, "it to count on")
+    assert (bundle / "rootfs/etc/new").read_text() == "new\n"
+    assert not (bundle / "rootfs/var").exists()
+
+
+def _as_cri_o(archive: Path, images: Path, config: dict[str, Any]) -> None:
+    """Pack runc's images as CRI-O does."""
+    place = images.parent
+    spec = {**config, "annotations": {"io.container.manager": "cri-o",
+                                      "io.kubernetes.container.name": "counter"}}  # fmt: skip
+    for space in spec["linux"]["namespaces"]:
+        if space["type"] == "network":
+            space["path"] = "/var/run/netns/of-the-pod"
+    (place / "spec.dump").write_text(json.dumps(spec))
+    (place / "config.dump").write_text(json.dumps({"rootfsImageName": "quay.io/counter"}))
+    (place / "deleted.files").write_text(json.dumps(["/var"]))
+    binds = [{"source": "/x", "destination": "/data", "file_type": "directory", "permissions": 493}]
+    (place / "bind.mounts").write_text(json.dumps(binds))
+    (place / "io.kubernetes.cri-o.LogPath").write_text("log\n")
+    (place / "diff/etc").mkdir(parents=True)
+    (place / "diff/etc/new").write_text("new\n")
+    tar = ["tar", "-C"]
+    subprocess.run([*tar, place / "diff", "-cf", place / "rootfs-diff.tar", "etc/new"], check=True)
+    shutil.rmtree(place / "diff")
+    subprocess.run([*tar, place, "-cf", archive, *sorted(os.listdir(place))], check=True)
