@@ -10,7 +10,6 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import replace
 from typing import Any
 
 from ocimig import files, log
@@ -45,21 +44,23 @@ def restore(
         return state
 
 
-def restore_and_wait(store: Store, id: str, wanted: RestoreOptions) -> int:
+def restore_and_wait(
+    store: Store, id: str, wanted: RestoreOptions, *, on_restored: OnRestored | None = None
+) -> int:
     """Restore; without `detach` stand in front of it as `run` does, delete it at its end, and return
-    its exit code."""
+    its exit code. `on_restored` as for restore()."""
     from ocimig.runtime import foreground
 
     journal.check_fence(store, id)
     if wanted.detach:
-        restore(store, id, wanted)
+        restore(store, id, wanted, on_restored=on_restored)
         return 0
     if wanted.console_socket:
         raise ConsoleMismatch(reason="use console socket if ocimig will not detach or allocate tty")
     with Restoration(store, id, wanted) as work:
         terminal = work.terminal
         with foreground.Foreground(terminal, subreaper=not wanted.no_subreaper) as front:
-            state = work.run()
+            state = work.run(on_restored=on_restored)
             try:
                 front.attach(state.pid, work.take_master())
                 work.settle()
@@ -221,10 +222,7 @@ class Restoration:
         """Lay out what CRIU binds from; what lies there already as it should stays."""
         assert self.session is not None
         assert self.state is not None
-        externals = [
-            replace(item, source=self.binds.get(item.target, item.source))
-            for item in map(External.from_json, facts.get("mounts", []))
-        ]
+        externals = restore_request.externals(facts, self.binds)
         notify = os.path.join(self.store.path(self.id), "notify")
         where = stage.Places(self.state.bundle, self.state.cgroups, notify)
         self.sources.add_root(self.state.rootfs, slave=bool(facts.get("root_slave")))

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ocimig import files, jsonio, log
@@ -105,6 +105,12 @@ def of_bundle(bundle: str) -> tuple[str, dict[str, str]]:
         return "", {}
     except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
         raise RestoreFailed(reason=f"{path}: {error}") from None
+
+
+def externals(facts: Mapping[str, Any], binds: Mapping[str, str]) -> list[External]:
+    """The mounts that CRIU leaves to us; `binds` are sources by target that go before those noted."""
+    found = map(External.from_json, facts.get("mounts", []))
+    return [replace(item, source=binds.get(item.target, item.source)) for item in found]
 
 
 def mapped(spec: Mapping[str, Any]) -> bool:

@@ -78,8 +78,8 @@ def restore_from(
             wanted, image_path=made.images, bundle=made.bundle, work_path=work,
             connect=connect(made.images),
         )  # fmt: skip
-        code = restore_room.restore_and_wait(store, id, options)
-        made.keep()
+        # From the moment it may run, what it writes into its bundle is its own: whatever fails then.
+        code = restore_room.restore_and_wait(store, id, options, on_restored=lambda _: made.keep())
     if not wanted.work_path:
         _remove(work)
     return code

@@ -29,6 +29,7 @@ from ocimig.migrate.archive.limits import Rules
 from ocimig.migrate.archive.members import legible
 from ocimig.migrate.external import External
 from ocimig.migrate.restore_request import of_bundle
+from ocimig.migrate.rootfs import paths
 
 ROOTFS = "rootfs"
 _RESERVE = 64 << 20  # bytes that stay free for others
@@ -110,6 +111,7 @@ class Prepared:
         self._plan = plan
         self.bundle = os.path.abspath(bundle)
         self._made: list[str] = []  # to be removed unless kept
+        self._filled = ""  # a directory that was there, empty
         self._private = ""
         self._kept = False
 
@@ -135,6 +137,9 @@ class Prepared:
         doomed = [self._private] if self._private else []
         if not self._kept:
             doomed += reversed(self._made)
+        if self._filled and not self._kept:
+            with Fd(os.open(self._filled, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)) as fd:
+                paths.empty(fd, os.fstat(fd).st_dev)
         for path in doomed:
             try:
                 files.remove_tree(path) if os.path.isdir(path) else os.unlink(path)
@@ -192,7 +197,9 @@ class Prepared:
                 "it is there already, and the archive holds all of it" if there
                 else "it is missing, and the archive holds only what was changed of it"
             ))  # fmt: skip
-        if not os.path.isdir(rootfs):
+        if os.path.isdir(rootfs):
+            self._filled = "" if there else rootfs
+        else:
             os.mkdir(rootfs, 0o755)
             self._made.append(rootfs)
         if not plan.contents.holds(content.ROOTFS_DIFF):

@@ -69,7 +69,13 @@ def test_a_restore_that_fails_leaves_nothing(archive: Make, tmp_path: Path) -> N
         (bundle / "mine").write_text("x")
         with pytest.raises(ZeroDivisionError), Prepared(fd, plan, str(bundle)):
             raise ZeroDivisionError
-    assert os.listdir(bundle) == ["mine"]
+        assert os.listdir(bundle) == ["mine"]
+        (bundle / "rootfs").mkdir()
+        with pytest.raises(ZeroDivisionError), Prepared(fd, plan, str(bundle)):
+            assert os.listdir(bundle / "rootfs") == ["etc"]
+            raise ZeroDivisionError
+    assert sorted(os.listdir(bundle)) == ["mine", "rootfs"]
+    assert os.listdir(bundle / "rootfs") == []
 
 
 def test_what_was_not_granted_is_refused_before_anything_is_written(
