@@ -26,8 +26,8 @@ GRANTS = ("--allow", "unconfined", "--allow", "files")
 
 def back(box: Box, archive: Path, bundle: Path, *options: str, code: int | None = 0) -> str:
     """Restore from an archive into a bundle; what it said on standard error."""
-    command = ("restore", "-d", "--import", archive, "-b", bundle, *GRANTS, *options, box.id)
-    return box.ocimig(*command, code=code).err
+    words = ["restore", "-d", "--import", str(archive), "-b", str(bundle), *GRANTS, *options]
+    return box.ocimig(*words, box.id, code=code).err
 
 
 def inside(box: Box, *argv: str) -> str:
