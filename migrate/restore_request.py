@@ -109,8 +109,11 @@ def of_bundle(bundle: str) -> tuple[str, dict[str, str]]:
 
 def externals(facts: Mapping[str, Any], binds: Mapping[str, str]) -> list[External]:
     """The mounts that CRIU leaves to us; `binds` are sources by target that go before those noted."""
-    found = map(External.from_json, facts.get("mounts", []))
-    return [replace(item, source=binds.get(item.target, item.source)) for item in found]
+    return [
+        replace(item, source=binds[item.target]) if item.kind == "bind" and item.target in binds
+        else item
+        for item in map(External.from_json, facts.get("mounts", []))
+    ]  # fmt: skip
 
 
 def mapped(spec: Mapping[str, Any]) -> bool:

@@ -6,13 +6,17 @@ container cannot come back without it, a reason to refuse. Nothing else of the d
 
 import copy
 import os
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from ocimig.criu_images.screening import Screened
+from ocimig.migrate import tmpfs
 from ocimig.migrate.archive.foreign import is_bind
 from ocimig.migrate.archive.members import legible
+from ocimig.migrate.descriptors import HostFile
+from ocimig.migrate.external import External
 from ocimig.runtime.linux.capabilities import CAPS
 
 GRANTS = {
@@ -44,6 +48,11 @@ _USUAL = {
         "SETGID SETPCAP SETUID SYS_CHROOT"
     ).split()
 }
+_NOTED = ("mounts", "files", "streams", "root_slave", "network_empty")
+_KINDS = {"bind", "cgroup", "notify", "null", "tmpfs"}
+_KEY = re.compile(r"m[0-9]{1,12}")
+# null, zero, full, random, urandom, tty, ptmx: what every container has
+_PLAIN_DEVICES = {(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 2)}
 _STEERING = ("org.criu.", "run.oci.", "org.systemd.property.", "cdi.k8s.io/", "module.wasm.",
              "org.ocimig.")  # fmt: skip
 
@@ -99,25 +108,40 @@ def decide_facts(
     facts: Mapping[str, Any], decision: Decision, granted: Collection[str]
 ) -> dict[str, Any]:
     """Likewise for what ocimig noted beside config.json when it made the checkpoint: mounts, files that
-    were open, the network. What is granted or denied is added to the decision."""
-    kept = copy.deepcopy(dict(facts))
+    were open, the network. What is granted or denied is added to the decision. Raises ValueError and what
+    a value of another type raises for what ocimig would not have noted."""
     judge = _Judge(decision, granted)
+    kept: dict[str, Any] = {name: copy.deepcopy(facts[name]) for name in _NOTED if name in facts}
     for file in kept.get("files") or []:
-        judge.say("files", f"{file.get('path')} open", WANTED)
+        judge.say("files", f"{HostFile.from_json(file).path} open", WANTED)
     for item in kept.get("mounts") or []:
-        target = os.path.normpath(str(item.get("target")))
-        if item.get("kind") == "bind" and target not in decision.binds:
-            judge.bind(target, str(item.get("source") or ""))
-        elif item.get("kind") == "cgroup" and not _below(str(item.get("below") or "")):
-            judge.say("mounts", f"a cgroup outside its own at {target}", WANTED)
+        _judge_mount(judge, item, decision)
     state = {"bundle": "", "rootfs": ""}
-    network = (kept.get("state") or {}).get("network")
+    network = (facts.get("state") or {}).get("network")
     if network and judge.say("network", str(network.get("address") or "its network"), DROPPED):
         state["network"] = network
     kept["state"] = state
     if kept.get("root_slave") and "mounts" not in granted:
         kept["root_slave"] = False
     return kept
+
+
+def _judge_mount(judge: "_Judge", item: dict[str, Any], decision: Decision) -> None:
+    mount = External.from_json(item)
+    target = os.path.normpath(mount.target)
+    if mount.kind not in _KINDS or not _KEY.fullmatch(mount.key):
+        raise ValueError(f"a mount {mount.key!r} of the kind {mount.kind!r}")
+    if mount.kind == "bind" and target not in decision.binds:
+        judge.bind(target, mount.source)
+    elif mount.kind == "cgroup" and not _below(mount.below):
+        judge.say("mounts", f"a cgroup outside its own at {target}", WANTED)
+    elif mount.kind == "tmpfs" and mount.content:
+        tmpfs.check(mount.content)
+        for entry in mount.content:
+            device = entry.get("device")
+            if device is not None and (os.major(device), os.minor(device)) not in _PLAIN_DEVICES:
+                numbers = f"{os.major(device)}:{os.minor(device)}"
+                judge.say("devices", f"{target}/{entry['name']} is {numbers}", WANTED)
 
 
 def decide_processes(found: Screened, decision: Decision, granted: Collection[str]) -> None:

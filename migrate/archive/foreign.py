@@ -35,6 +35,8 @@ def in_own_terms(
 
 
 def _external(left: LeftMount, mounts: Mapping[str, Mapping[str, Any]]) -> External | None:
+    if not left.key.startswith("/"):
+        return None
     if left.key == _NULL:
         return External(left.key, "null", left.target)
     target = _normal(left.key)

@@ -86,7 +86,7 @@ def plan_import(contents: Contents, granted: Collection[str]) -> ImportPlan:
         if ours is not None:
             plan.facts = asks.decide_facts(ours.get("facts") or {}, decision, allowed)
             plan.options = dict(ours.get("options") or {})
-    except (AttributeError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise ArchiveRefused(path=shown, reason=f"a document of it is odd: {error}") from None
     applying.deletions(contents.documents.get(content.DELETED), shown)
     return plan

@@ -1,6 +1,7 @@
 """What an archive asks of the host, and that it gets none of it unless somebody said so."""
 
 import copy
+import os
 from typing import Any
 
 import pytest
@@ -117,7 +118,8 @@ def test_what_ocimig_noted_is_judged_likewise() -> None:
             {"key": "m3", "kind": "cgroup", "target": "/sys/fs/cgroup", "below": "/"},
             {"key": "m4", "kind": "null", "target": "/proc/kcore"},
         ],
-        "files": [{"key": "f", "path": "/etc/shadow", "flags": 2}],
+        "files": [{"key": "f", "path": "/etc/shadow", "flags": 2, "position": 0, "mode": 0o100600}],
+        "unknown": "is not handed on",
         "state": {"network": {"address": "10.0.0.2/24"}, "bundle": "/srv/x", "rootfs": "/srv/x/r"},
         "root_slave": True,
     }
@@ -129,11 +131,57 @@ def test_what_ocimig_noted_is_judged_likewise() -> None:
     ]  # fmt: skip
     assert kept["state"] == {"bundle": "", "rootfs": ""}
     assert kept["root_slave"] is False
+    assert "unknown" not in kept
     everything = decide(QUIET, set(GRANTS))
     kept = asks.decide_facts(facts, everything, set(GRANTS))
     assert kept["state"]["network"] == {"address": "10.0.0.2/24"}
     assert everything.wanting == []
     assert everything.binds == {"/in": "/etc"}
+
+
+def _tmpfs(*entries: tuple[str, int, dict[str, Any]]) -> dict[str, Any]:
+    top = {"name": "", "mode": 0o040755, "uid": 0, "gid": 0, "mtime": 0}
+    content = [top, *({**top, "name": name, "mode": mode, **more} for name, mode, more in entries)]
+    mount = {"key": "m1", "kind": "tmpfs", "target": "/dev", "content": content}
+    return {"mounts": [mount]}
+
+
+FILE, LINK, NODE = 0o100644, 0o120777, 0o020600
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        _tmpfs(("l", LINK, {"target": "/etc"}), ("l/x", FILE, {})),
+        _tmpfs(("/etc/x", FILE, {})),
+        _tmpfs(("../x", FILE, {})),
+        _tmpfs(("d/../../x", FILE, {})),
+        _tmpfs(("x", LINK, {"target": "/etc/x"}), ("x", FILE, {})),
+        _tmpfs(("d/x", FILE, {})),
+        _tmpfs(("", FILE, {})),
+        {"mounts": [{"key": "..", "kind": "null", "target": "/x"}]},
+        {"mounts": [{"key": "root", "kind": "null", "target": "/x"}]},
+        {"mounts": [{"key": "m1]:/", "kind": "null", "target": "/x"}]},
+        {"mounts": [{"key": "m1", "kind": "overlay", "target": "/x"}]},
+        {"mounts": [{"key": "m1", "kind": "bind"}]},
+        {"mounts": [7]},
+        {"files": [{"path": 7}]},
+    ],
+)
+def test_notes_that_ocimig_would_not_have_made_are_refused(facts: dict[str, Any]) -> None:
+    """A tmpfs whose names lead through its own links, a mount whose name is a path of ours."""
+    with pytest.raises((ValueError, TypeError, AttributeError)):
+        asks.decide_facts(facts, decide(QUIET, ()), GRANTS)
+
+
+def test_a_disk_in_a_tmpfs_has_to_be_granted() -> None:
+    """The nodes that every container has have not."""
+    plain = _tmpfs(("null", NODE, {"device": os.makedev(1, 3)}), ("l", LINK, {"target": "/etc"}))
+    decision = decide(QUIET, ())
+    asks.decide_facts(plain, decision, ())
+    assert decision.asked == []
+    asks.decide_facts(_tmpfs(("sda", NODE, {"device": os.makedev(8, 0)})), decision, ())
+    assert decision.wanting == ["devices"]
 
 
 def test_the_command_line_knows_every_grant() -> None:
