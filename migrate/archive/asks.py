@@ -170,10 +170,13 @@ class _Judge:
         self.decision = decision
         self.spec = decision.spec
         self.granted = granted
-        linux = self.spec.setdefault("linux", {})
-        self.linux: dict[str, Any] = linux if isinstance(linux, dict) else {}
-        process = self.spec.setdefault("process", {})
-        self.process_part: dict[str, Any] = process if isinstance(process, dict) else {}
+        for name in ("linux", "process"):
+            self.spec.setdefault(name, {})
+        for name in ("linux", "process", "annotations", "hooks"):
+            if not isinstance(self.spec.get(name) or {}, dict):
+                raise TypeError(f"{name} is not an object")
+        self.linux: dict[str, Any] = self.spec["linux"]
+        self.process_part: dict[str, Any] = self.spec["process"]
 
     def say(self, grant: str, what: str, otherwise: str) -> bool:
         """Note one thing; whether it may stay."""

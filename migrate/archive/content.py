@@ -25,6 +25,7 @@ OUR_CONFIG, OUR_MANIFEST, STREAMS = (
 DOCUMENTS = (CONFIG, SPEC, NETWORK, DELETED, BINDS, OUR_CONFIG, OUR_MANIFEST, STREAMS)
 _PRE_DUMP = (b"checkpoint/parent", b"../pre-checkpoint")
 _MANAGER = "io.container.manager"
+_CRIO_NAME = "io.kubernetes.container.name"
 _DEPTH = 64
 
 
@@ -60,7 +61,8 @@ class Contents:
     @property
     def name(self) -> str:
         """What people call it."""
-        told = (self.spec.get("annotations") or {}).get("io.kubernetes.container.name")
+        annotations = self.spec.get("annotations")
+        told = annotations.get(_CRIO_NAME) if isinstance(annotations, dict) else None
         return str(self.config.get("name") or told or self.id)
 
     @property
