@@ -113,7 +113,9 @@ def decide_facts(
     judge = _Judge(decision, granted)
     kept: dict[str, Any] = {name: copy.deepcopy(facts[name]) for name in _NOTED if name in facts}
     for file in kept.get("files") or []:
-        judge.say("files", f"{HostFile.from_json(file).path} open", WANTED)
+        path = HostFile.from_json(file).path
+        if path != "/dev/null":
+            judge.say("files", f"{path} open", WANTED)
     for item in kept.get("mounts") or []:
         _judge_mount(judge, item, decision)
     state = {"bundle": "", "rootfs": ""}

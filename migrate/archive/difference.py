@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from ocimig import files
 from ocimig.migrate.archive import members
 from ocimig.migrate.archive.members import Member
-from ocimig.migrate.archive.writing import Writer
+from ocimig.migrate.archive.writing import Writer, data_runs
 from ocimig.migrate.rootfs.index import Entry, Index, scan
 from ocimig.migrate.rootfs.paths import Directories, open_regular, split
 
@@ -156,13 +156,17 @@ def _differs(base: Tree, now: Tree, path: str, before: Entry, entry: Entry) -> b
 
 
 def _same(one: int, other: int, size: int) -> bool:
-    """Whether two files have the same content; times prove nothing, a container can set them."""
-    offset = 0
-    while offset < size:
-        left, right = os.pread(one, _PIECE, offset), os.pread(other, _PIECE, offset)
-        if left != right or not left:
-            return False
-        offset += len(left)
+    """Whether two files have the same content; times prove nothing, a container can set them. What is a
+    hole in both is not read."""
+    done = 0
+    for start, length in sorted([*data_runs(one, size), *data_runs(other, size)]):
+        offset, done = max(start, done), max(start + length, done)
+        while offset < done:
+            wanted = min(_PIECE, done - offset)
+            left, right = os.pread(one, wanted, offset), os.pread(other, wanted, offset)
+            if left != right or not left:
+                return False
+            offset += len(left)
     return True
 
 

@@ -7,6 +7,7 @@ import socket
 import stat
 import subprocess
 import tarfile
+import time
 from pathlib import Path
 
 import pytest
@@ -263,3 +264,30 @@ def test_the_same_tree_gives_the_same_bytes(tmp_path: Path) -> None:
         diff(None, now, tmp_path / "one", form)
         diff(None, now, tmp_path / "two", form)
         assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+def test_a_sparse_terabyte_is_compared_and_written_by_what_it_holds(tmp_path: Path) -> None:
+    """/var/log/lastlog of a host with large user ids: one changed block, and a hole against zeros."""
+    base, now, archive = tmp_path / "base", tmp_path / "now", tmp_path / "a"
+    for place, word in ((base, b"one"), (now, b"two")):
+        place.mkdir()
+        for name, data in (("changed", word), ("same", b"one")):
+            with (place / name).open("wb") as file:
+                file.seek(1 << 39)
+                file.write(data)
+                file.truncate(1 << 40)
+    with (now / "same").open("r+b") as file:
+        file.write(bytes(4096))
+    for place in (base, now):
+        for path in (*place.iterdir(), place):
+            os.utime(path, ns=(1, 1))
+    begin = time.monotonic()
+    assert diff(base, now, archive) == []
+    with tarfile.open(archive) as opened:
+        assert sorted(opened.getnames()) == [".", "changed"]
+    bring(base, archive, [])
+    assert time.monotonic() - begin < 20
+    with (base / "changed").open("rb") as file:
+        file.seek(1 << 39)
+        assert file.read(4) == b"two\0"
+    assert archive.stat().st_size < 1 << 20

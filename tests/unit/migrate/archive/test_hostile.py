@@ -3,6 +3,7 @@
 import io
 import os
 import tarfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -155,13 +156,24 @@ def _holes(table: bytes, data: bytes, size: int) -> bytes:
 )
 def test_a_map_of_holes_is_sane(place: Place, table: bytes) -> None:
     """Rising, inside the file, as long as its data, not longer than a map."""
-    place.refuses(tar(_holes(table, bytes(512), 4096)), "")
+    place.refuses(tar(_holes(table, bytes(512), 4096)), "", ROOTFS)
 
 
 def test_a_sparse_file_of_a_petabyte_is_refused(place: Place) -> None:
     """What it unpacks to counts, not what it takes."""
     table = members.sparse_map([])
-    place.refuses(tar(_holes(table, b"", 1 << 50)), "bytes")
+    place.refuses(tar(_holes(table, b"", 1 << 50)), "bytes", ROOTFS)
+
+
+def test_a_hole_of_four_terabytes_costs_nothing(place: Place) -> None:
+    """A hole is neither read nor written nor hashed; and only a root file system has any."""
+    data = tar(_holes(members.sparse_map([(1 << 40, 512)]), b"x" * 512, 1 << 41))
+    place.refuses(data, "holes has no place here")
+    begin = time.monotonic()
+    place.unpack(data, ROOTFS)
+    status = os.stat(place.target / "holes")
+    assert (status.st_size, status.st_blocks < 100) == (1 << 41, True)
+    assert time.monotonic() - begin < 10
 
 
 @pytest.mark.parametrize("cut", [1, 100, 511, 512, 700, 1024, 1500, 2047])
