@@ -137,14 +137,20 @@ class Prepared:
         doomed = [self._private] if self._private else []
         if not self._kept:
             doomed += reversed(self._made)
-        if self._filled and not self._kept:
-            with Fd(os.open(self._filled, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)) as fd:
-                paths.empty(fd, os.fstat(fd).st_dev)
-        for path in doomed:
+            doomed.append(self._filled)
+        for path in filter(None, doomed):
             try:
+                if path == self._filled:
+                    self._empty(path)
+                    continue
                 files.remove_tree(path) if os.path.isdir(path) else os.unlink(path)
             except OSError as error:
                 log.warning(f"{path} could not be removed: {error}")
+
+    @staticmethod
+    def _empty(path: str) -> None:
+        with Fd(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)) as fd:
+            paths.empty(fd, os.fstat(fd).st_dev)
 
     def _prepare(self) -> None:
         plan = self._plan
@@ -154,8 +160,8 @@ class Prepared:
         self._require_room()
         extract(self._fd, plan.contents.plan, place)
         self._screen(os.path.join(place, content.IMAGES))
-        self._make_rootfs(place)
         self._seal(place)
+        self._make_rootfs(place)  # last: a base that is there cannot be put back
         config = os.path.join(self.bundle, CONFIG)
         if not os.path.lexists(config):
             self._made.append(config)

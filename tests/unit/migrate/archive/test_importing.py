@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from ocimig.criu_images import binary, screening
+from ocimig.criu_images.errors import BadImage
 from ocimig.criu_images.image import CheckpointImage
 from ocimig.errors import NoSpace
 from ocimig.files import Fd
@@ -116,6 +117,35 @@ def test_changes_want_their_base_and_all_of_it_wants_none(archive: Make, tmp_pat
     ):
         Prepared(fd, carry.look(fd, "whole.tar"), str(bundle)).__enter__()
     assert os.listdir(bundle / "rootfs/etc") == ["motd"]
+
+
+def test_a_base_is_not_touched_when_the_images_are_no_good(
+    archive: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It cannot be put back, so it is changed last."""
+    base, bundle = tmp_path / "base", tmp_path / "bundle"
+    base.mkdir()
+    changes = archive("changes.tar", base=str(base))
+    (bundle / "rootfs").mkdir(parents=True)
+    (bundle / "rootfs/mine").write_text("x")
+
+    def torn(*_: object) -> screening.Screened:
+        raise BadImage(path="core-1.img", reason="it is torn")
+
+    def changed(*_: object) -> None:
+        raise BadImage(path="manifest.json", reason="it was changed")
+
+    with Fd(os.open(changes, os.O_RDONLY)) as fd:
+        plan = carry.look(fd, "changes.tar")
+        for owner, name, fault in (
+            (screening, "screen", torn), (CheckpointImage, "verify", changed)
+        ):  # fmt: skip
+            with monkeypatch.context() as patch:
+                patch.setattr(owner, name, fault)
+                with pytest.raises(BadImage):
+                    Prepared(fd, plan, str(bundle)).__enter__()
+            assert os.listdir(bundle) == ["rootfs"]
+            assert os.listdir(bundle / "rootfs") == ["mine"]
 
 
 def test_the_archive_that_was_looked_at_is_the_one_that_is_unpacked(
