@@ -7,7 +7,7 @@ function __ocimig_ids
     end
 end
 
-set -l verbs create start run exec state list ps kill delete pause resume spec features checkpoint restore migrate dirty-rate drain recover doctor inspect diff memory backup job
+set -l verbs create start run exec state list ps kill delete pause resume spec features checkpoint restore migrate dirty-rate drain recover doctor inspect diff memory archive backup job
 set -l early "not __fish_seen_subcommand_from $verbs"
 complete -c ocimig -f
 complete -c ocimig -n "$early" -a create -d 'create a container, which then waits for start'
@@ -33,8 +33,12 @@ complete -c ocimig -n "$early" -a doctor -d 'show what this host can and cannot 
 complete -c ocimig -n "$early" -a inspect -d 'show what is in a checkpoint'
 complete -c ocimig -n "$early" -a diff -d 'show what changed between two checkpoints'
 complete -c ocimig -n "$early" -a memory -d 'search and extract the memory of a process in a checkpoint'
+complete -c ocimig -n "$early" -a archive -d 'checkpoints as one file, for podman, CRI-O and registries too'
 complete -c ocimig -n "$early" -a backup -d 'snapshots of running containers in a store, and containers out of it'
 complete -c ocimig -n "$early" -a job -d 'backup jobs: what is saved, when, and who hears of it'
+complete -c ocimig -n "__fish_seen_subcommand_from archive; and not __fish_seen_subcommand_from show verify convert" -a show -d 'show what an archive of a checkpoint is, and what it asks for'
+complete -c ocimig -n "__fish_seen_subcommand_from archive; and not __fish_seen_subcommand_from show verify convert" -a verify -d 'check that an archive is whole, and who signed it'
+complete -c ocimig -n "__fish_seen_subcommand_from archive; and not __fish_seen_subcommand_from show verify convert" -a convert -d 'write an archive again: compressed otherwise, or as an OCI image'
 complete -c ocimig -n "__fish_seen_subcommand_from backup; and not __fish_seen_subcommand_from init create list show restore verify diff forget prune repair unlock" -a init -d 'make a store'
 complete -c ocimig -n "__fish_seen_subcommand_from backup; and not __fish_seen_subcommand_from init create list show restore verify diff forget prune repair unlock" -a create -d 'take a snapshot of running containers'
 complete -c ocimig -n "__fish_seen_subcommand_from backup; and not __fish_seen_subcommand_from init create list show restore verify diff forget prune repair unlock" -a list -d 'list snapshots'
@@ -147,6 +151,12 @@ complete -c ocimig -n "__fish_seen_subcommand_from checkpoint" -l network-lock -
 complete -c ocimig -n "__fish_seen_subcommand_from checkpoint" -l lazy-pages -d 'memory follows on request'
 complete -c ocimig -n "__fish_seen_subcommand_from checkpoint" -l page-server -x -d 'send memory to a CRIU page server'
 complete -c ocimig -n "__fish_seen_subcommand_from checkpoint" -l status-fd -x -d 'write one zero byte here when lazy pages are ready'
+complete -c ocimig -n "__fish_seen_subcommand_from checkpoint" -l export -r -F -d 'save it into one file, as podman and CRI-O read it'
+complete -c ocimig -n "__fish_seen_subcommand_from checkpoint" -l compress -x -a "zstd gzip none" -d 'how the archive is compressed (default: zstd)'
+complete -c ocimig -n "__fish_seen_subcommand_from checkpoint" -l sign -r -F -d 'sign the archive with this SSH key'
+complete -c ocimig -n "__fish_seen_subcommand_from checkpoint" -l base -r -F -d 'the root file system it was made from: only changes are saved'
+complete -c ocimig -n "__fish_seen_subcommand_from checkpoint" -l image-name -x -d 'the image that podman would make it from again, by name and id'
+complete -c ocimig -n "__fish_seen_subcommand_from checkpoint" -l ignore-rootfs -d 'leave the files of the container out'
 complete -c ocimig -n "__fish_seen_subcommand_from checkpoint" -s h -l help -d 'show this help'
 complete -c ocimig -n "__fish_seen_subcommand_from checkpoint" -a "(__ocimig_ids)"
 complete -c ocimig -n "__fish_seen_subcommand_from restore" -s b -l bundle -r -F -d 'directory with config.json (default: the working directory)'
@@ -171,6 +181,11 @@ complete -c ocimig -n "__fish_seen_subcommand_from restore" -l network-lock -x -
 complete -c ocimig -n "__fish_seen_subcommand_from restore" -l lazy-pages -d 'memory follows on request'
 complete -c ocimig -n "__fish_seen_subcommand_from restore" -l lsm-profile -x -d 'another LSM profile than the saved one'
 complete -c ocimig -n "__fish_seen_subcommand_from restore" -l lsm-mount-context -x -d 'another LSM context for mounts'
+complete -c ocimig -n "__fish_seen_subcommand_from restore" -l import -r -F -d 'an archive of ocimig, podman or CRI-O instead of a directory'
+complete -c ocimig -n "__fish_seen_subcommand_from restore" -l allowed-signers -r -F -d 'whose signatures are taken (ssh-keygen\'s file of that name)'
+complete -c ocimig -n "__fish_seen_subcommand_from restore" -l signer -x -d 'who has to have signed it, a name in that file'
+complete -c ocimig -n "__fish_seen_subcommand_from restore" -l allow -x -a "mounts files devices hooks sysctls namespaces cgroup annotations capabilities unconfined labels mappings network all" -d 'grant what the archive asks of this host'
+complete -c ocimig -n "__fish_seen_subcommand_from restore" -l plan -d 'show what would be done with the archive, do nothing'
 complete -c ocimig -n "__fish_seen_subcommand_from restore" -s h -l help -d 'show this help'
 complete -c ocimig -n "__fish_seen_subcommand_from migrate" -s p -l port -x -d 'port of the other host\'s SSH server'
 complete -c ocimig -n "__fish_seen_subcommand_from migrate" -s i -l identity -r -F -d 'private key file'
@@ -244,6 +259,17 @@ complete -c ocimig -n "__fish_seen_subcommand_from recover" -s h -l help -d 'sho
 complete -c ocimig -n "__fish_seen_subcommand_from recover" -a "(__ocimig_ids)"
 complete -c ocimig -n "__fish_seen_subcommand_from doctor" -l json -d 'the findings as JSON'
 complete -c ocimig -n "__fish_seen_subcommand_from doctor" -s h -l help -d 'show this help'
+complete -c ocimig -n "__fish_seen_subcommand_from archive; and __fish_seen_subcommand_from show" -l allowed-signers -r -F -d 'whose signatures are taken (ssh-keygen\'s file of that name)'
+complete -c ocimig -n "__fish_seen_subcommand_from archive; and __fish_seen_subcommand_from show" -l signer -x -d 'who has to have signed it, a name in that file'
+complete -c ocimig -n "__fish_seen_subcommand_from archive; and __fish_seen_subcommand_from show" -l members -d 'everything that would be unpacked'
+complete -c ocimig -n "__fish_seen_subcommand_from archive; and __fish_seen_subcommand_from show" -l json -d 'as JSON'
+complete -c ocimig -n "__fish_seen_subcommand_from archive; and __fish_seen_subcommand_from show" -s h -l help -d 'show this help'
+complete -c ocimig -n "__fish_seen_subcommand_from archive; and __fish_seen_subcommand_from verify" -l allowed-signers -r -F -d 'whose signatures are taken (ssh-keygen\'s file of that name)'
+complete -c ocimig -n "__fish_seen_subcommand_from archive; and __fish_seen_subcommand_from verify" -l signer -x -d 'who has to have signed it, a name in that file'
+complete -c ocimig -n "__fish_seen_subcommand_from archive; and __fish_seen_subcommand_from verify" -s h -l help -d 'show this help'
+complete -c ocimig -n "__fish_seen_subcommand_from archive; and __fish_seen_subcommand_from convert" -l compress -x -a "zstd gzip none" -d 'how the archive is compressed (default: zstd)'
+complete -c ocimig -n "__fish_seen_subcommand_from archive; and __fish_seen_subcommand_from convert" -l oci -d 'as an OCI image: a directory, or one file where OUT ends in .tar'
+complete -c ocimig -n "__fish_seen_subcommand_from archive; and __fish_seen_subcommand_from convert" -s h -l help -d 'show this help'
 complete -c ocimig -n "__fish_seen_subcommand_from backup; and __fish_seen_subcommand_from init" -l encryption -x -a "none aes-256-gcm chacha20-poly1305" -d 'what seals it (default: none for a directory here to which no key is given, else aes-256-gcm)'
 complete -c ocimig -n "__fish_seen_subcommand_from backup; and __fish_seen_subcommand_from init" -l passphrase-file -r -F -d 'the file whose content is the passphrase of the store'
 complete -c ocimig -n "__fish_seen_subcommand_from backup; and __fish_seen_subcommand_from init" -l key-file -r -F -d 'the file whose content is a key of the store'

@@ -152,6 +152,8 @@ MARKERS: dict[str, Callable[[], str]] = {
     "gdb": lambda: _has("gdb")(),
     "runc": lambda: _try("runc", "--version"),
     "crun": lambda: _try("crun", "--version"),
+    "skopeo": lambda: _try("skopeo", "--version"),
+    "podman": lambda: _try("podman", "info") if os.geteuid() == 0 else "not root",
     "init": _init,
 }
 
