@@ -10,13 +10,13 @@ import pytest
 from ocimig.cli import main
 from ocimig.cli.commands import archive as commands
 from ocimig.cli.verbs import Call
-from ocimig.cli.verbs_archive import EXPORT, VERBS
+from ocimig.cli.verbs_archive import EXPORT, ARCHIVE
 from ocimig.errors import OcimigError
 from ocimig.migrate.archive import carry
 from ocimig.migrate.archive.errors import NotSigned
 from ocimig.migrate.archive.exporting import Export
 
-BY_NAME = {verb.name: verb for verb in VERBS}
+BY_NAME = {verb.name: verb for verb in ARCHIVE}
 
 
 @pytest.fixture
