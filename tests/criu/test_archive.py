@@ -178,7 +178,13 @@ def podman(request: pytest.FixtureRequest) -> Iterator[Podman]:
     made = Podman(place, request.param)
     yield made
     made.close()
-    shutil.rmtree(place)
+    until(lambda: _removed(place), f"{place} to be removed")
+
+
+def _removed(place: Path) -> bool:
+    """podman's own cleaning up goes on behind its back."""
+    shutil.rmtree(place, ignore_errors=True)
+    return not place.exists()
 
 
 LIMITS = ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024")
