@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ocimig.cli import app, fast, main
-from ocimig.cli.verbs import FLAG, MANY, NUMBER, Call, Verb
+from ocimig.cli.verbs import FLAG, MANY, MAYBE, NUMBER, Call, Verb
 from ocimig.cli.verbs_archive import EXPORT, IMPORT
 from ocimig.cli.verbs_cold import ALL
 from ocimig.migrate import checkpoint as checkpoint_room
@@ -388,8 +388,8 @@ def test_crun_and_podman_spellings_mean_the_same() -> None:
 
 
 def test_kinds_are_used_as_they_are_declared() -> None:
-    """Every option of the table is of one of the four kinds, and MANY has a value."""
+    """Every option of the table is of one of the five kinds, and all but FLAG have a value."""
     for verb in ALL.values():
         for option in verb.options:
-            assert option.kind in (FLAG, "text", NUMBER, MANY)
+            assert option.kind in (FLAG, "text", NUMBER, MANY, MAYBE)
             assert bool(option.metavar) == (option.kind != FLAG), f"{verb.name} --{option.key}"
