@@ -10,7 +10,7 @@ import pytest
 from ocimig.cli import main
 from ocimig.cli.commands import archive as commands
 from ocimig.cli.verbs import Call
-from ocimig.cli.verbs_archive import EXPORT, ARCHIVE
+from ocimig.cli.verbs_archive import ARCHIVE, EXPORT
 from ocimig.errors import OcimigError
 from ocimig.migrate.archive import carry
 from ocimig.migrate.archive.errors import NotSigned

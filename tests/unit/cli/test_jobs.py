@@ -51,7 +51,9 @@ class Desk:
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
     """With a repository that opens."""
     found = Desk(tmp_path)
-    monkeypatch.setattr(jobs, "_repository", lambda job, passphrase: nullcontext(found.repository))
+    monkeypatch.setattr(
+        jobs, "_repository", lambda call, job, passphrase: nullcontext(found.repository)
+    )
     return found
 
 
@@ -185,11 +187,13 @@ def test_the_units_can_be_looked_at_first(desk: Desk, capsys: pytest.CaptureFixt
 def test_without_a_store_the_run_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Code 1 and a reason without the password."""
+    """A code that tells, and a reason without the password."""
     desk = Desk(tmp_path)
     desk.write("a")
-    assert desk("job run", "a") == 1
-    assert "cannot open the repository sftp://***@host/b of job a" in capsys.readouterr().out
+    assert desk("job run", "a") == 2
+    said = capsys.readouterr().out
+    assert "sftp://***@host/b" in said
+    assert "a store is a directory or ssh://" in said
 
 
 def test_annotations_choose_containers(
