@@ -187,13 +187,13 @@ def test_the_units_can_be_looked_at_first(desk: Desk, capsys: pytest.CaptureFixt
 def test_without_a_store_the_run_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A code that tells, and a reason without the password."""
+    """Code 1 and a reason without the password."""
     desk = Desk(tmp_path)
     desk.write("a")
-    assert desk("job run", "a") == 2
+    assert desk("job run", "a") == 1
     said = capsys.readouterr().out
     assert "sftp://***@host/b" in said
-    assert "a store is a directory or ssh://" in said
+    assert "a store is a directory or ssh://HOST/DIRECTORY" in said
 
 
 def test_annotations_choose_containers(

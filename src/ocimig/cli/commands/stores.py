@@ -33,7 +33,7 @@ def place(call: Call, where: str, *, create: bool = False) -> Iterator[Place]:
 
 def _directory(where: str) -> str:
     if "://" in where:
-        reason = "a store is a directory or ssh://[user@]host[:port]/directory"
+        reason = "a store is a directory or ssh://HOST/DIRECTORY"
         raise InvalidTarget(target=where, reason=reason)
     return os.path.abspath(where)
 
