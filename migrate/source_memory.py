@@ -66,6 +66,7 @@ class SourceMemory:
         self._sender = sender
         self._last = last
         self._has: dict[str, list[Run]] = {}  # what the far side has, however old
+        self._mappings: dict[str, list[Run]] = {}  # of the last look: all the two have is in these
         self._owed: Work = {}  # what has to go: new, or written since it went
         self._going: Work = {}  # what of that was given to the sender, until it has arrived
         self._number = 0
@@ -188,16 +189,22 @@ class SourceMemory:
         return [self._pid, *proc.descendants(self._pid)]
 
     def _look(self, found: Sequence[Dirty]) -> None:
-        """Add what was written to what is owed; forget what belongs to nobody any more."""
+        """Add what was written to what is owed; forget what belongs to nobody any more.
+
+        What is not eligible in one look may be in the next: it was written unseen meanwhile.
+        """
         self._looked = time.monotonic()
         owed: Work = {}
         for each in found:
             if each.fresh:
                 self._has.pop(each.space, None)
+            elif each.space in self._has and each.mappings != self._mappings.get(each.space):
+                self._has[each.space] = intersect(self._has[each.space], each.mappings)
             _, before = self._owed.get(each.space, (each.pid, []))
             known = [] if each.fresh else intersect(before, each.mappings)
             owed[each.space] = (each.pid, union(known, each.runs))
         self._owed = owed
+        self._mappings = {each.space: each.mappings for each in found}
         for space in set(self._has) - set(owed):
             del self._has[space]
 

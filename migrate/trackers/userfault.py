@@ -55,11 +55,12 @@ def refusal() -> str:
 class _Followed:
     """One process and its descriptor."""
 
-    __slots__ = ("start_time", "uffd")
+    __slots__ = ("named", "start_time", "uffd")
 
     def __init__(self, start_time: int, uffd: int) -> None:
         self.start_time = start_time
         self.uffd = uffd
+        self.named: list[Run] = []  # what the last look was about
 
 
 class _Gone(Exception):
@@ -193,6 +194,11 @@ class Userfault:
                 runs = union(runs, untracked)
             else:
                 runs = maps.written(fd, mapped.eligible, protect=True)
+                if not fresh and mapped.eligible != followed.named:
+                    # the marks of what lies between eligible mappings are taken away too, unseen
+                    unnamed = subtract(mapped.eligible, followed.named)
+                    runs = union(runs, maps.there(fd, unnamed))
+                followed.named = mapped.eligible
                 untracked = maps.there(fd, mapped.eligible, without=pagemap.PAGE_IS_WPALLOWED)
                 if untracked:
                     runs, untracked = self._adopt(followed, fd, mapped, runs, untracked)

@@ -121,3 +121,16 @@ def test_what_no_round_has_taken_up_yet_stays_owed() -> None:
     memory.reopen([])
     memory.round()
     assert sender.asked[1] == [("p1", ME, [(PAGE, 2 * PAGE)])]
+
+
+def test_what_is_not_eligible_for_one_look_is_not_there_any_more() -> None:
+    """Locked for a while, or lost between two reads of /proc: what was written then is in no look."""
+    both, first = [(0, 4 * PAGE)], [(0, 2 * PAGE)]
+    tracker = Tracker([both, [], [], []], both, both, first, both)
+    sender, last = Sender([]), Sender([])
+    memory = SourceMemory(ME, tracker, sender, last)  # type: ignore[arg-type]
+    memory.round()
+    memory.round()
+    memory.withhold({ME: 1})
+    memory.withheld({ME: both})
+    assert last.asked == [[("p1", ME, [(2 * PAGE, 4 * PAGE)])]]
