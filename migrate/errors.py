@@ -214,10 +214,10 @@ class CannotMove(OcimigError):
 
 
 class MigrationBusy(OcimigError):
-    """The same container is on its way already."""
+    """Somebody else migrates, backs up or measures the same container: one at a time follows its writes."""
 
-    message = "container {id} is being migrated by another command"
-    hint = "wait for it to end; its journal is {journal}"
+    message = "container {id} is being migrated, backed up or measured by another command"
+    hint = "wait for it to end; the journals of migrations are in {journal}"
     code = 11
 
 

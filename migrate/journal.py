@@ -231,7 +231,8 @@ def check_fence(store: Store, id: str, *, epoch: int = 0) -> None:
 
 
 def claim_container(store: Store, id: str) -> files.Lock:
-    """The right to migrate a container, for a `with`; entering it raises MigrationBusy."""
+    """The right to follow a container's writes: who migrates, backs up or measures it has this first,
+    for two would take each other's marks away. For a `with`; entering it raises MigrationBusy."""
     check_id(id)
     os.makedirs(directory(store), mode=0o700, exist_ok=True)
     return _ContainerClaim(os.path.join(directory(store), f".{id}.lock"), id)

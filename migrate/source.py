@@ -108,7 +108,7 @@ class RealSource:
 
         if options.tracker == "none":
             return None
-        return dirty_rate.measure(store, id, prefer=options.tracker)
+        return dirty_rate.measure(store, id, prefer=options.tracker, claimed=True)
 
     def close(self) -> None:
         """See Source."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ocimig import files, jsonio, log
-from ocimig.migrate import checkpoint, dirty_rate, facts, trackers
+from ocimig.migrate import checkpoint, dirty_rate, facts, journal, trackers
 from ocimig.migrate.backup import known as known_files
 from ocimig.migrate.backup.files import Capture
 from ocimig.migrate.backup.memory import Aside, Before, Keeper, StoreSender
@@ -60,7 +60,7 @@ def create(
     raise, and NoSpace, PlaceFailed of the store.
     """
     try:
-        with containers.lock(id, wait=False):
+        with journal.claim_container(containers, id), containers.lock(id, wait=False):
             source = RealSource()
             state, spec = source.load(containers, id)
             return _Create(containers, repository, options, state, spec).run(source)
