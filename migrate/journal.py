@@ -10,6 +10,7 @@ docs/formats/journal.md describes the records.
 import os
 import secrets
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -92,16 +93,20 @@ class Journal:
             raise JournalBroken(path=self.path, reason=reason)
         failpoints.here(self.side, f"{record}:before")
         entry = {"record": record, "time": time.time(), **facts}
-        fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
-            _mend(fd)
-            files.write_all(fd, jsonio.dumps(entry).encode() + b"\n")
-            if sync:
-                os.fsync(fd)
+            if _mend(fd) != len(self.records):
+                reason = f"somebody else went on from {self.phase or 'nothing'}"
+                raise JournalBroken(path=self.path, reason=reason)
+            _append(fd, jsonio.dumps(entry).encode() + b"\n", sync=sync)
         finally:
             os.close(fd)
         self.records.append(entry)
         failpoints.here(self.side, f"{record}:after")
+
+    def reload(self) -> None:
+        """Read what is there by now: whoever has come to the lock decides by that, not by what it saw before."""
+        self.records[:] = load(self.path).records
 
     def lock(self) -> files.Lock:
         """Held by whoever carries the migration out; entering raises BlockingIOError when taken."""
@@ -123,17 +128,27 @@ class Journal:
                 os.unlink(path)
 
 
-def _mend(fd: int) -> None:
-    """Cut off a line that a crash left half written, so that the next one is a line of its own."""
+def _mend(fd: int) -> int:
+    """Cut off a line that a crash left half written, so that the next one is its own; how many there are."""
     size = os.fstat(fd).st_size
-    reader = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        data = os.pread(reader, size, 0)
-    finally:
-        os.close(reader)
+    data = os.pread(fd, size, 0)
     whole = data.rfind(b"\n") + 1
     if whole != size:
         os.ftruncate(fd, whole)
+    return data.count(b"\n")
+
+
+def _append(fd: int, line: bytes, *, sync: bool) -> None:
+    """All of the line or, as far as the file system lets us, nothing of it."""
+    size = os.fstat(fd).st_size
+    try:
+        files.write_all(fd, line)
+        if sync:
+            os.fsync(fd)
+    except OSError:
+        with suppress(OSError):
+            os.ftruncate(fd, size)  # nobody went by it: the next line must not follow it
+        raise
 
 
 def create(store: Store, migration: str, side: str, **facts: Any) -> Journal:

@@ -62,6 +62,8 @@ def recover(store: Store, ids: tuple[str, ...] = ()) -> list[Recovered]:
             _sweep(store, entry)
             continue
         done = _source(store, entry) if entry.side == "source" else _destination(store, entry)
+        if done is None:
+            continue
         found.append(done)
         if not done.settled:
             doubtful.add(id)
@@ -80,10 +82,14 @@ def _sweep(store: Store, entry: Journal) -> None:
         entry.clear(keep="criu")
 
 
-def _source(store: Store, entry: Journal) -> Recovered:
+def _source(store: Store, entry: Journal) -> Recovered | None:
+    """None where it has come to its end meanwhile."""
     id, target = str(entry.facts["id"]), str(entry.facts.get("target"))
     try:
         with journal.claim_container(store, id), entry.lock():
+            entry.reload()  # whoever held them until now may have gone on, to the commit
+            if entry.ended:
+                return None
             if not phases.committed(entry.phase):
                 settling.roll_back(entry, RealSource(), store)
                 return Recovered(id, f"a migration to {target} was rolled back: it runs here")
@@ -186,8 +192,9 @@ def _went(store: Store, entry: Journal) -> bool:
 def _settle(
     store: Store, id: str, options: MigrateOptions, hands: Source | None, connecting: Connect | None
 ) -> Report:
-    entry, source, argv, reach = _unsettled(store, id, hands, connecting)
     with journal.claim_container(store, id):
+        # as it is now: what was read before may have gone on, to the commit
+        entry, source, argv, reach = _unsettled(store, id, hands, connecting)
         there = None
         if entry.phase == "COMMIT-INTENT":
             there = _decision(entry, reach, argv, options.doubt)

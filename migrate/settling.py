@@ -79,7 +79,7 @@ def settle_there(store: Store, entry: Journal, deeds: Destination) -> bool:
     """
     try:
         with entry.lock():
-            entry.records[:] = journal.load(entry.path).records
+            entry.reload()
             if entry.ended:
                 return True
             follows = bool(entry.facts.get("follows"))  # and nobody is left who could bring it

@@ -163,3 +163,30 @@ def test_a_journal_without_a_record_hinders_nobody(store: Store) -> None:
     os.utime(home, (0, 0))
     journal.prune(store)
     assert not home.exists()
+
+
+def test_a_record_follows_only_what_its_writer_has_seen(store: Store) -> None:
+    """Who still believes PRECOPY must not put ABORTED behind a COMMIT-INTENT: the container was given away."""
+    entry = begin(store)
+    stale = journal.load(entry.path)
+    to_end(entry, "PRECOPY", "FREEZE", "PREPARED", "COMMIT-INTENT")
+    with pytest.raises(JournalBroken, match="somebody else went on from STARTED"):
+        stale.write("ABORTED")
+    assert journal.load(entry.path).phase == "COMMIT-INTENT"
+    stale.reload()
+    stale.write("ACKED")
+
+
+def test_a_record_that_could_not_be_made_durable_was_never_written(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A COMMIT-INTENT that failed is rolled back: no line of it may stand before the ABORTED."""
+    entry = begin(store)
+    to_end(entry, "PRECOPY", "FREEZE", "PREPARED")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _fd: (_ for _ in ()).throw(OSError(5, "I/O error")))
+        with pytest.raises(OSError, match="I/O error"):
+            entry.write("COMMIT-INTENT")
+    entry.write("ABORTED")
+    found = [record["record"] for record in journal.load(entry.path).records]
+    assert found == ["STARTED", "PRECOPY", "FREEZE", "PREPARED", "ABORTED"]
