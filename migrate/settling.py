@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from ocimig import log
 from ocimig.errors import OcimigError
-from ocimig.migrate import failpoints, group, journal, phases
+from ocimig.migrate import failpoints, group, phases
 from ocimig.migrate.errors import MigrationInDoubt, RanWithoutMemory
 from ocimig.migrate.hands import Destination, Source
 from ocimig.migrate.journal import Journal
