@@ -205,8 +205,22 @@ def every(store: Store) -> list[Journal]:
 
 
 def of_container(store: Store, id: str) -> list[Journal]:
-    """The journals of one container, oldest first."""
-    return [journal for journal in every(store) if journal.facts.get("id") == id]
+    """The journals of one container by epoch, oldest first: their names have the clocks of several hosts."""
+    found = [journal for journal in every(store) if journal.facts.get("id") == id]
+    return sorted(found, key=_epoch)
+
+
+def _epoch(journal: Journal) -> int:
+    return int(journal.facts.get("epoch", 0))
+
+
+def _whereabouts(journals: list[Journal]) -> Journal | None:
+    """Of one container's, oldest first, the last that says where it runs: it came here, or was given away."""
+    for journal in reversed(journals):
+        came = journal.side == "destination" and journal.phase == "RUNNING"
+        if came or (journal.side == "source" and phases.committed(journal.phase)):
+            return journal
+    return None
 
 
 def unsettled(store: Store, id: str) -> Journal | None:
@@ -219,9 +233,7 @@ def unsettled(store: Store, id: str) -> Journal | None:
 
 def epoch(store: Store, id: str) -> int:
     """The highest epoch of a container that this host has seen."""
-    return max(
-        (int(journal.facts.get("epoch", 0)) for journal in of_container(store, id)), default=0
-    )
+    return max((_epoch(journal) for journal in of_container(store, id)), default=0)
 
 
 def check_fence(store: Store, id: str, *, epoch: int = 0) -> None:
@@ -230,19 +242,15 @@ def check_fence(store: Store, id: str, *, epoch: int = 0) -> None:
     `epoch` is that of the copy that wants to run; a newer one than what was given away may.
     """
     check_id(id)
-    for journal in reversed(of_container(store, id)):
-        if journal.side == "destination" and journal.phase == "RUNNING":
-            return  # it came back later than whatever went away before
-        if journal.side != "source" or not phases.committed(journal.phase):
-            continue
-        if epoch > int(journal.facts.get("epoch", 0)):
-            return
-        raise Fenced(
-            id=id,
-            target=journal.facts.get("target", "another host"),
-            migration=journal.migration,
-            journal=journal.home,
-        )
+    last = _whereabouts(of_container(store, id))
+    if last is None or last.side == "destination" or epoch > _epoch(last):
+        return
+    raise Fenced(
+        id=id,
+        target=last.facts.get("target", "another host"),
+        migration=last.migration,
+        journal=last.home,
+    )
 
 
 def claim_container(store: Store, id: str) -> files.Lock:
@@ -275,18 +283,19 @@ class _ContainerClaim(files.Lock):
 
 
 def prune(store: Store, *, keep: int = KEPT) -> None:
-    """Forget ended migrations, oldest first, beyond `keep`; the newest of each container stays."""
+    """Forget ended migrations, oldest first, beyond `keep`. Of each container the newest stays, which has the
+    highest epoch, and the one that says where it runs: the fence goes by it."""
     journals = []
     for entry in every(store):
         if entry.records:
             journals.append(entry)
         elif time.time() - os.stat(entry.home).st_mtime > EMPTY:
             entry.remove()
-    newest = {journal.facts.get("id"): journal.migration for journal in journals}
-    old = [
-        journal
-        for journal in journals
-        if journal.ended and newest[journal.facts.get("id")] != journal.migration
-    ]
+    needed = set()
+    for id in {journal.facts.get("id") for journal in journals}:
+        of_it = sorted((each for each in journals if each.facts.get("id") == id), key=_epoch)
+        last = _whereabouts(of_it) or of_it[-1]
+        needed |= {of_it[-1].migration, last.migration}
+    old = [journal for journal in journals if journal.ended and journal.migration not in needed]
     for journal in old[: max(0, len(old) - keep)]:
         journal.remove()
