@@ -183,6 +183,8 @@ def load(path: str) -> Journal:
     side = str(records[0].get("side", ""))
     if side not in phases.TABLES or records[0].get("version") != VERSION:
         raise JournalBroken(path=path, reason="it was written by another version")
+    if side != "group" and not isinstance(records[0].get("id"), str):
+        raise JournalBroken(path=path, reason="line 1 names no container")
     return Journal(path, side, records)
 
 
@@ -194,13 +196,18 @@ def find(store: Store, migration: str) -> Journal | None:
         return None
 
 
-def every(store: Store) -> list[Journal]:
-    """All journals of a state root, oldest first."""
+def names(store: Store) -> list[str]:
+    """The migrations of a state root, by the time in their names."""
     try:
-        names = sorted(os.listdir(directory(store)))
+        found = os.listdir(directory(store))
     except FileNotFoundError:
         return []
-    found = [find(store, name) for name in names if name[0] != "."]
+    return sorted(name for name in found if name[0] != ".")
+
+
+def every(store: Store) -> list[Journal]:
+    """All journals of a state root, in that order."""
+    found = [find(store, name) for name in names(store)]
     return [journal for journal in found if journal is not None]
 
 

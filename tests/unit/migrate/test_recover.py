@@ -1,13 +1,16 @@
 """`recover`, and what a later command finds of a migration, while others work on the same."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ocimig.migrate import engine, journal, recover, settling, source
+from ocimig.migrate import engine, journal, network, recover, settling, source
 from ocimig.migrate.errors import LinkLost, MigrationInDoubt, MigrationUnsettled
 from ocimig.migrate.transport import Target
+from ocimig.runtime import cgroups
+from ocimig.runtime.state import ContainerState
 from ocimig.runtime.store import Store
 from ocimig_testkit.migration import OPTIONS, FakeSource, World
 
@@ -116,6 +119,108 @@ def test_resume_goes_by_the_record_that_is_there_when_it_has_the_claim(
     with pytest.raises(MigrationInDoubt):
         recover.resume(world.near, "c1", OPTIONS, hands=FakeSource(world), connecting=_nobody)
     assert world.log == []
+
+
+def test_one_that_cannot_be_settled_keeps_no_other_from_it(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its bridge is gone: that is said, and the container after it is not left frozen for it."""
+    leave(store, "1-aa", "c1")
+    leave(store, "2-bb", "c2")
+
+    def let_run(_store: Store, id: str) -> bool:
+        if id == "c1":
+            raise OSError(19, "No such device")
+        return True
+
+    monkeypatch.setattr(source, "let_run", let_run)
+    first, second = recover.recover(store)
+    assert (first.subject, first.settled) == ("c1", False)
+    assert "No such device" in first.text
+    assert (second.subject, second.text) == (
+        "c2",
+        "a migration to h2 was rolled back: it runs here",
+    )
+    assert [entry.phase for entry in journal.every(store)] == ["PRECOPY", "ABORTED"]
+
+
+def test_of_the_dead_nobody_says_that_they_run(store: Store) -> None:
+    """After a reboot a journal is all there is of it."""
+    leave(store, "1-aa", "c1")
+    leave(store, "2-bb", "c2")
+    give_away(store, "2-bb")
+    first, second = recover.recover(store)
+    assert first.text == "a migration to h2 was rolled back: its processes here had ended"
+    assert second.text == "in doubt: its processes here have ended, h2 may run it"
+
+
+def test_a_damaged_journal_is_a_finding_and_what_it_holds_stays_held(
+    store: Store, ran: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rest is settled; the container that it may have given away is not thawed by a guess."""
+    with open(leave(store, "1-aa", "c1").path, "ab") as file:
+        file.write(b"nonsense\n")
+    leave(store, "2-bb", "c2")
+    for id, held in (("c1", "1-aa"), ("c3", "")):
+        state = ContainerState(id, pid=os.getpid())
+        state.extra["held"] = held
+        store.claim(id)
+        store.save(state)
+    looked: list[str] = []
+
+    def container(_store: Store, id: str) -> list[recover.Recovered]:
+        looked.append(id)
+        return []
+
+    monkeypatch.setattr(recover, "_container", container)
+    first, second = recover.recover(store)
+    assert first.subject == "migration 1-aa"
+    assert "line 3" in first.text
+    assert "find out where the container runs" in first.fix
+    assert (second.subject, ran, looked) == ("c2", ["c2"], ["c3"])
+
+
+def test_what_cannot_be_attached_is_thawed_all_the_same(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Frozen for want of a bridge it would serve nobody; the failure is told, and the rest undone."""
+    state = ContainerState("c1", pid=1, network={"port": "p"}, cgroups={"": "/x"})
+    state.extra["held"] = "1-aa"
+    store.claim("c1")
+    store.save(state)
+    group = Group()
+    monkeypatch.setattr(cgroups, "from_facts", lambda _facts: group)
+    monkeypatch.setattr(source, "lives_here", lambda _store, _id: True)
+    for room, name in ((network, "attach"), (source, "_unlock")):
+        monkeypatch.setattr(room, name, refuse)
+    with pytest.raises(OSError, match="No such device"):
+        source.let_run(store, "c1")
+    assert not group.frozen()
+    assert "held" not in store.load("c1").extra
+
+
+class Group:
+    """A cgroup in which nothing moves."""
+
+    def __init__(self) -> None:
+        self.still = True
+
+    def pids(self) -> list[int]:
+        """None that anybody could look at."""
+        return []
+
+    def frozen(self) -> bool:
+        """Whether nothing moves."""
+        return self.still
+
+    def thaw(self) -> None:
+        """Let it move."""
+        self.still = False
+
+
+def refuse(*_given: object) -> None:
+    """As the kernel does without the bridge."""
+    raise OSError(19, "No such device")
 
 
 def _nobody() -> Any:
