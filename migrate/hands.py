@@ -184,7 +184,7 @@ class Destination(Protocol):
     """What the destination does with what arrives."""
 
     def check_free(self, store: Store, id: str, wanted: Mapping[str, Any]) -> None:
-        """Raise when the name or the place is taken."""
+        """Raise when the name or the place is taken, be it by one that is on its way like this one."""
         ...
 
     def reserve(self, store: Store, entry: Journal, wanted: Mapping[str, Any]) -> None:
