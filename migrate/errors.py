@@ -187,6 +187,14 @@ class DirectoryNotEmpty(OcimigError):
     code = 11
 
 
+class PlaceTaken(OcimigError):
+    """The files of two containers would share a directory: the end of one would be the end of both."""
+
+    message = "{path} shares files with {theirs} of {other}"
+    hint = "give each container directories of its own, then move it again"
+    code = 11
+
+
 class TreeFailed(OcimigError):
     """A file of a directory tree could not be read or made."""
 

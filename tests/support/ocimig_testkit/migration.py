@@ -200,10 +200,11 @@ class FakeSource:
         """See Source."""
         self.world.do("kill", here="gone")
 
-    def let_run(self, store: Store, entry: Journal) -> None:
+    def let_run(self, store: Store, entry: Journal) -> bool:
         """See Source."""
         if self.world.here != "gone":
             self.world.do("let run", here="running")
+        return self.world.here != "gone"
 
     def discard_images(self, entry: Journal) -> None:
         """See Source."""
