@@ -165,7 +165,7 @@ def shared_mappings(pids: Iterable[int]) -> frozenset[int]:
             maps = files.read(f"/proc/{pid}/maps")
         except (FileNotFoundError, ProcessLookupError):
             continue
-        for line in maps.splitlines():
+        for line in maps.split(b"\n"):  # a name may hold any other end of line
             fields = line.split(None, 5)
             if len(fields) >= 5 and fields[1][1:2] == b"w" and fields[1][3:4] == b"s":
                 found.add(int(fields[4]))

@@ -216,6 +216,18 @@ def test_a_write_through_a_mapping_is_found(copy: Copy) -> None:
     copy.check()
 
 
+@pytest.mark.parametrize("name", ["a\r0 -w-s 0 0 x", "a\r0-1 -w-s 0 0:0 4711"])
+def test_a_name_that_is_like_a_line_of_maps_is_a_name(copy: Copy, name: str) -> None:
+    """Else a container ends every migration of itself by a file that it maps."""
+    import mmap
+
+    path = write(copy.here / name, bytes(8192))
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), 8192):
+        inodes = shared_mappings([os.getpid()])
+    assert path.stat().st_ino in inodes
+    assert 4711 not in inodes
+
+
 def test_only_some_names_can_be_sent(copy: Copy) -> None:
     """A bundle's config.json without its root file system, into a directory that is not empty."""
     write(copy.here / "config.json", b"{}")
