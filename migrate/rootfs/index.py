@@ -49,6 +49,9 @@ class Index:
     entries: dict[str, Entry] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)  # mount points: not entered
     links: dict[str, str] = field(default_factory=dict)  # name -> the name it was sent as a link to
+    mapped: frozenset[int] = (
+        frozenset()
+    )  # inodes that may have been written unseen since they were read
 
 
 def scan(
