@@ -98,8 +98,11 @@ class Source(Protocol):
         """The directories that travel: (name, path)."""
         ...
 
-    def send_files(self, wire: Wire, tree: str, path: str, pids: list[int]) -> None:
-        """Send a tree, or from the second call on what changed in it; `pids` are the frozen ones."""
+    def send_files(
+        self, wire: Wire, tree: str, path: str, state: ContainerState, pids: list[int]
+    ) -> None:
+        """Send a tree, or from the second call on what changed in it; `pids` are the frozen ones,
+        none while it runs."""
         ...
 
     def knows_files(self, tree: str) -> bool:

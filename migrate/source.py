@@ -74,9 +74,14 @@ class RealSource:
             found.append(("rootfs", rootfs))
         return found
 
-    def send_files(self, wire: Wire, tree: str, path: str, pids: list[int]) -> None:
+    def send_files(
+        self, wire: Wire, tree: str, path: str, state: ContainerState, pids: list[int]
+    ) -> None:
         """See Source."""
         from ocimig.migrate import rootfs
+
+        def mapped() -> frozenset[int]:
+            return rootfs.shared_mappings([] if pids else self.pids(state))
 
         if tree not in self._watches:
             watch = self._watches[tree] = rootfs.Watch.start(path)
@@ -89,6 +94,7 @@ class RealSource:
             watch=self._watches[tree],
             suspects=rootfs.shared_mappings(pids),
             opened=rootfs.opened(pids),
+            mapped=mapped,
         )
 
     def knows_files(self, tree: str) -> bool:

@@ -125,7 +125,9 @@ class FakeSource:
         """See Source."""
         return [("bundle", "/bundle")]
 
-    def send_files(self, wire: Wire, tree: str, path: str, pids: list[int]) -> None:
+    def send_files(
+        self, wire: Wire, tree: str, path: str, state: ContainerState, pids: list[int]
+    ) -> None:
         """See Source."""
         wire.send("tree", {"files": 1}, b"content")
         wire.expect("tree-done", timeout=2)
