@@ -96,20 +96,7 @@ def send(
         still = frozenset(mapped()) if mapped is not None else frozenset()
         todo = plan(before, now, {*suspects, *(written - still)}, looked)
         sender = _Sender(wire, fd, before, now, todo, timeout)
-        try:
-            sender.run()
-        except FarFailure:  # it waits for the end of what is under way
-            wire.send(records.END, {"aborted": True}, timeout=timeout)
-            raise
-        except LinkLost:
-            raise
-        except OSError as error:
-            failure = _failed("read", str(error.filename or "."), error)
-            wire.send_error(failure)
-            raise failure from None
-        except OcimigError as error:
-            wire.send_error(error)
-            raise
+        _run(sender, wire, timeout)
     if watch is not None:
         watch.know(now) if looked is None else watch.update(before, now, looked)
     now.mapped = still
@@ -118,6 +105,24 @@ def send(
     sent.scan_seconds = seconds
     sent.seconds = time.monotonic() - begun
     return now, sent
+
+
+def _run(sender: "_Sender", wire: Wire, timeout: float | None) -> None:
+    """Send it; who receives hears of what goes wrong here."""
+    try:
+        sender.run()
+    except FarFailure:  # it waits for the end of what is under way
+        wire.send(records.END, {"aborted": True}, timeout=timeout)
+        raise
+    except LinkLost:
+        raise
+    except OSError as error:
+        failure = _failed("read", str(error.filename or "."), error)
+        wire.send_error(failure)
+        raise failure from None
+    except OcimigError as error:
+        wire.send_error(error)
+        raise
 
 
 def _open_root(root: str) -> int:
