@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ocimig import files, log
+from ocimig import files, jsonio, log
 from ocimig.criu_images import image
 from ocimig.criu_images.image import CheckpointImage, Manifest
 from ocimig.files import Fd
@@ -31,6 +31,7 @@ from ocimig.runtime.state import ContainerState
 from ocimig.runtime.store import Store, check_id
 
 _HOME = ".restores"
+_LARGEST_CONFIG = 16 << 20
 Connect = Callable[[int], "dict[str, Any] | None"]
 
 
@@ -102,6 +103,7 @@ class _Restore:
                 self.made.append(path)
             files_restore.restore(self.repository.packs, tree.node(), path)
         spec = self._spec()
+        self._point_at_root()
         memory = self._memory(directory, spec)
         try:
             return self._start(directory, spec, memory)
@@ -182,6 +184,15 @@ class _Restore:
         if "rootfs" in self.places:
             spec["root"] = {**spec["root"], "path": self.places["rootfs"]}
         return spec
+
+    def _point_at_root(self) -> None:
+        """A bundle that lies elsewhere now must not name the root file system that another may run in."""
+        path = os.path.join(self.places["bundle"], image.CONFIG)
+        if not self.wanted.bundle or "rootfs" not in self.places or not os.path.lexists(path):
+            return
+        document = jsonio.loads(files.read(path, limit=_LARGEST_CONFIG))
+        document["root"] = {**document["root"], "path": self.places["rootfs"]}
+        files.write_atomic(path, jsonio.dumps(document, indent=2).encode())
 
     # ---- memory
 

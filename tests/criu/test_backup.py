@@ -102,3 +102,23 @@ def test_the_second_snapshot_stores_what_changed(box: Box, shelf: Shelf) -> None
     _lose(box)
     shelf.bring_back("latest", "--container", box.id)
     box.goes_on()
+
+
+def test_beside_the_container_that_still_runs(box: Box, shelf: Shelf, tmp_path: Path) -> None:
+    """Another name, another directory, a root file system of its own, even where that lay elsewhere."""
+    elsewhere = tmp_path / "root elsewhere"
+    shutil.move(box.bundle.rootfs, elsewhere)
+    box.bundle.config["root"]["path"] = str(elsewhere)
+    box.run("count", "8")
+    taken = shelf.take()
+    other = box.ocimig.new_id()
+    shelf.bring_back(taken["id"], "--as", other, "-b", str(tmp_path / "beside"))
+    assert {each["id"] for each in json.loads(box.ocimig("list", "--format", "json").out)} == {
+        box.id,
+        other,
+    }
+    pid = box.ocimig.pid(other)
+    root = Path(f"/proc/{pid}/root").stat()
+    assert root.st_ino == (tmp_path / "beside/rootfs").stat().st_ino
+    box.ocimig("delete", "--force", other)
+    box.goes_on()
