@@ -98,6 +98,8 @@ class Store:
 
     def writer(self) -> Writer:
         """For one snapshot, under the lock. Close it, and its list of known blobs with it."""
+        if self._packs is not None:
+            self._packs.refresh()  # what others removed before the lock was ours must not be built upon
         known = Known(os.path.join(self.cache, "known"))
         known.agree(self.packs)
         return Writer(self.place, self.seals, self.packs, known, self.digest_key)
