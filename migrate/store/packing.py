@@ -21,7 +21,8 @@ from ocimig.migrate.store.place import PACKS, Making, Place
 from ocimig.migrate.store.seal import LAST, Sealer
 
 FULL = 64 << 20  # bytes of frames after which a pack is closed
-MOST = 1 << 20  # blobs after which it is: pages that shrink to nothing would fill the memory of who reads it
+# blobs after which it is: pages that shrink to nothing would else make an index of gigabytes
+MOST = 1 << 20
 WORTH = 0.95  # what does not shrink below this part of itself is kept as it is
 TRAILER = struct.Struct("<QIIII32s8s")
 END = b"\x89OCIEND\n"

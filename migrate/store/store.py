@@ -10,6 +10,7 @@ with place.lock(exclusive=False, purpose="backup of web"):
 import json
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ocimig import log
@@ -17,6 +18,7 @@ from ocimig.errors import OcimigError
 from ocimig.migrate.store import head, keys, seal
 from ocimig.migrate.store import snapshot as snapshots
 from ocimig.migrate.store.errors import (
+    AddOnly,
     AmbiguousSnapshot,
     FileMissing,
     NoStore,
@@ -58,21 +60,22 @@ class Store:
     @classmethod
     def init(cls, place: Place, secret: "Secret | None", *, sealed: str, cache: str) -> "Store":
         """Make one in a place where nothing is. `sealed` is one of seal.NONE, AES, CHACHA; `secret` opens
-        it from now on. Raises StoreExists, WrongKey."""
-        if ABOUT in place.names(TOP) or place.names(PACKS) or place.names(SNAPSHOTS):
-            raise StoreExists(place=place.words, reason="there is a store")
-        id = os.urandom(16).hex()
-        about: dict[str, Any] = {"version": VERSION, "id": id, "sealed": sealed}
-        if sealed == seal.NONE:
-            about["digest_key"] = os.urandom(32).hex()
-        elif secret is None:
-            raise WrongKey(place=place.words, reason="nothing was given to seal it with")
-        else:
-            keys.add(place, id, keys.new_master(), secret, comment="init")
-        about["check"] = _check(about)
-        with place.make(TOP) as making:
-            making.write((json.dumps(about, sort_keys=True) + "\n").encode())
-            making.commit(ABOUT)
+        it from now on. Raises StoreExists, WrongKey, StoreLocked."""
+        with _alone(place):
+            if ABOUT in place.names(TOP) or place.names(PACKS) or place.names(SNAPSHOTS):
+                raise StoreExists(place=place.words, reason="there is a store")
+            id = os.urandom(16).hex()
+            about: dict[str, Any] = {"version": VERSION, "id": id, "sealed": sealed}
+            if sealed == seal.NONE:
+                about["digest_key"] = os.urandom(32).hex()
+            elif secret is None:
+                raise WrongKey(place=place.words, reason="nothing was given to seal it with")
+            else:
+                keys.add(place, id, keys.new_master(), secret, comment="init")
+            about["check"] = _check(about)
+            with place.make(TOP) as making:
+                making.write((json.dumps(about, sort_keys=True) + "\n").encode())
+                making.commit(ABOUT)
         return cls.open(place, secret, cache=cache)
 
     @classmethod
@@ -172,6 +175,17 @@ class Store:
         if name is None:
             raise NoSuchSnapshot(place=self.place.words, id=id)
         self.place.remove(SNAPSHOTS, name)
+
+
+@contextmanager
+def _alone(place: Place) -> Iterator[None]:
+    """Two who make a store at once must not both believe that theirs is the one."""
+    with ExitStack() as held:
+        try:
+            held.enter_context(place.lock(exclusive=True, purpose="init"))
+        except AddOnly:  # who may only add to the other host may still make the store there
+            held.enter_context(place.lock(exclusive=False, purpose="init"))
+        yield
 
 
 def read_about(place: Place) -> Mapping[str, Any]:
