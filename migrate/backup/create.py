@@ -29,7 +29,7 @@ from ocimig.migrate.store.errors import FileMissing, StoreDamaged
 from ocimig.migrate.store.snapshot import Image, Snapshot, Tree
 from ocimig.migrate.store.store import Store as Repository
 from ocimig.migrate.store.writer import Writer
-from ocimig.runtime.errors import Busy
+from ocimig.runtime.errors import Busy, NoSuchContainer
 from ocimig.runtime.state import ContainerState
 from ocimig.runtime.store import Store
 
@@ -77,6 +77,10 @@ def create(
             return _Create(containers, repository, options, state, spec).run(source)
     except BlockingIOError:
         raise Busy(id=id) from None
+    except FileNotFoundError:
+        if not containers.exists(id):
+            raise NoSuchContainer(id=id, root=containers.root) from None
+        raise
 
 
 class _Create:
