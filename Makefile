@@ -18,7 +18,7 @@ unexport PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE
 .SUFFIXES:
 .DELETE_ON_ERROR:
 .PHONY: help setup dev init check format lint types test test-unit test-root test-criu test-vm conformance \
-  bench bench-migrate bench-startup faults demo docs man dist install uninstall clean
+  bench bench-backup bench-inspect bench-migrate bench-startup faults fuzz demo docs man dist install uninstall clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -85,11 +85,21 @@ bench: setup ## run, create, start, state, delete, exec beside runc and crun: ra
 bench-migrate: setup ## the longest wait of a client while its server moves, by memory, files and way of moving
 	$(BIN)/python contrib/bench/migrate.py $(BENCHARGS)
 
+bench-inspect: $(STAMP) ## a look at the checkpoint BENCHARGS, beside CRIU's own crit
+	$(BIN)/python contrib/bench/bench_inspect.py $(BENCHARGS)
+
+fuzz: $(STAMP) ## damaged images, read by everything that reads images: FUZZARGS="--seconds 600 --seed 1"
+	$(BIN)/python contrib/fuzz-images.py $(FUZZARGS)
+
 faults: setup ## the whole fault matrix: every process killed, stopped, cut off at every place of a migration
 	$(BIN)/python contrib/faults.py $(FAULTSARGS)
 
 demo: setup ## a redis server moves between two hosts on this machine under a client that never stops
 	$(BIN)/python contrib/demo/demo.py $(DEMOARGS)
+
+bench-backup: setup ## a container's snapshots beside borg and restic, and a store with a thousand of them
+	$(BIN)/python contrib/bench/backup.py $(BENCHARGS)
+	$(BIN)/python contrib/bench/store.py
 
 bench-startup: $(STAMP) ## milliseconds of the hot verbs, beside the floor of the interpreter
 	$(BIN)/python contrib/bench/startup.py

@@ -65,7 +65,7 @@ def image_messages(program: str, name: str) -> ModuleType:
 
 def _load(program: str, name: str) -> ModuleType:
     """Import only the generated module: pycriu itself imports all of its images, which costs 50 ms."""
-    root = _packages(program)
+    root = packages(program)
     known = sys.modules.get(name)
     if known is not None:
         return known
@@ -83,7 +83,8 @@ def _load(program: str, name: str) -> ModuleType:
     return module
 
 
-def _packages(program: str) -> str:
+def packages(program: str) -> str:
+    """The directory that pycriu, and crit beside it, are in. Raises CriuMissing."""
     beside = os.path.join(os.path.dirname(os.path.dirname(program)), _PACKAGES)
     for root in (beside, os.path.join(PREFIX, "usr", _PACKAGES), "/usr/" + _PACKAGES):
         if os.path.exists(os.path.join(root, "pycriu", "rpc_pb2.py")):

@@ -55,3 +55,34 @@ class BadImage(OcimigError):
     message = "checkpoint {path} cannot be used: {reason}"
     code = 12
     hint = "take it from a good copy; nothing was started"
+
+
+class NoProcess(OcimigError):
+    """A checkpoint has no process of that number."""
+
+    message = "there is no process {pid} in {path}"
+    hint = "see: ocimig inspect {path}"
+    code = 10
+
+
+class MemoryElsewhere(OcimigError):
+    """Memory was asked for that is not in the images."""
+
+    message = "page {address} of process {pid} is not in {path}: {reason}"
+    hint = "read it where it is held, or ask for another range"
+    code = 1
+
+
+class NoMapping(OcimigError):
+    """A process has no memory where, or under the name, that was asked for."""
+
+    message = "process {pid} has no memory {what}"
+    hint = "see: ocimig memory {path} -p {pid} --list"
+    code = 10
+
+
+class NoCore(OcimigError):
+    """A core file cannot be made of this process."""
+
+    message = "no core file can be made of process {pid}: {reason}"
+    code = 1

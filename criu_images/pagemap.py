@@ -57,8 +57,8 @@ def read(path: str) -> Pagemap:
     records = entries.read(path)
     head = next(records)
     try:
-        pages_id = _fields(next(records))[1]
-        found = [_entry(record) for record in records]
+        pages_id = numbers(next(records))[1]
+        found = [entry(record) for record in records]
     except (StopIteration, ValueError, KeyError, IndexError) as error:
         raise BadImage(
             path=path, reason=f"not a list of pages that is known here ({error})"
@@ -99,11 +99,12 @@ def _rest(pages: int, flags: int) -> bytes:
     return _message([*fields, (4, flags), (5, pages)])
 
 
-def _entry(record: bytes) -> Entry:
+def entry(record: bytes) -> Entry:
+    """One record. Raises ValueError, KeyError or StopIteration on what is none that is known here."""
     match = _USUAL.fullmatch(record)
     if match is not None:
         return Entry(_number(match[1]), _number(match[3]), match[2][0])
-    fields = _fields(record)
+    fields = numbers(record)
     unknown = [number for number in fields if number > _KNOWN]
     if unknown:
         raise ValueError(f"field {unknown[0]}")
@@ -135,13 +136,14 @@ def _varint(value: int) -> bytes:
     return bytes(found)
 
 
-def _fields(record: bytes) -> dict[int, int]:
+def numbers(record: bytes) -> dict[int, int]:
+    """Its numbers by field. Raises ValueError or StopIteration where it has anything else."""
     found: dict[int, int] = {}
-    numbers = _varints(record)
-    for key in numbers:
+    each = _varints(record)
+    for key in each:
         if key & 7:
             raise ValueError(f"wire type {key & 7}")
-        found[key >> 3] = next(numbers)
+        found[key >> 3] = next(each)
     return found
 
 

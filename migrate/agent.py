@@ -20,7 +20,6 @@ that ends later, but before `go`, aborts; one that ends after it changes nothing
 time that `reserve` named, the agent writes ABORTED by itself and refuses a later `go`.
 """
 
-import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -33,15 +32,15 @@ from ocimig.migrate import (
     attach,
     facts,
     group,
-    hands,
     images,
     journal,
     phases,
     predict,
+    reserve,
     settling,
     words,
 )
-from ocimig.migrate.errors import BrokenFrame, Fenced, GoRefused, LinkLost, MigrationFailed
+from ocimig.migrate.errors import BrokenFrame, GoRefused, LinkLost, MigrationFailed
 from ocimig.migrate.hands import Destination
 from ocimig.migrate.journal import Journal
 from ocimig.migrate.lazy import push
@@ -49,7 +48,7 @@ from ocimig.migrate.memory import frames
 from ocimig.migrate.memory.errors import MemoryLost
 from ocimig.migrate.wire import Frame, Wire
 from ocimig.runtime.linux import proc
-from ocimig.runtime.store import Store, check_id
+from ocimig.runtime.store import Store
 
 PATIENCE = 30.0  # seconds that a prepared container waits for `go`
 LINGER = attach.LINGER
@@ -175,29 +174,10 @@ class Agent:
     # ---- the migration
 
     def _reserve(self, frame: Frame) -> None:
-        wanted = frame.header
-        id = str(wanted["id"])
-        check_id(id)
         if self.journal is not None:
             raise BrokenFrame(host=self.wire.host, reason="a second reservation")
-        for path in hands.places(wanted):
-            if not os.path.isabs(path) or os.path.normpath(path) != path or path == "/":
-                raise BrokenFrame(host=self.wire.host, reason=f"{path!r} is no place for files")
-        self.hands.check_free(self.store, id, wanted)
-        journal.prune(self.store)
-        epoch = int(wanted["epoch"])
-        if epoch <= journal.epoch(self.store, id):
-            raise Fenced(id=id, target=wanted["source"], migration=wanted["migration"], journal="")
-        home = os.path.abspath(str(wanted["images"]))
-        if home not in [os.path.abspath(path) for path in facts.image_homes(self.store)]:
-            raise BrokenFrame(host=self.wire.host, reason=f"images do not belong in {home}")
-        created = journal.create(
-            self.store, str(wanted["migration"]), "destination",
-            id=id, epoch=epoch, source=wanted["source"], bundle=wanted["bundle"],
-            images=os.path.join(home, str(wanted["migration"]), "image"), boot_id=proc.boot_id(),
-            places=hands.places(wanted), made=hands.missing(hands.places(wanted)),
-            **group.facts(wanted),
-        )  # fmt: skip
+        wanted = frame.header
+        created = reserve.reserve(self.store, wanted, self.hands, self.wire.host)
         self.journal = created
         self.lock = created.lock().__enter__()
         self.reservation = wanted

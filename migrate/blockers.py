@@ -266,4 +266,4 @@ def _tracer(pid: int) -> int:
         status = files.read(f"/proc/{pid}/status")
     except OSError:
         return 0
-    return int(status.partition(b"TracerPid:")[2].split(None, 1)[0])
+    return int(status.partition(b"\nTracerPid:")[2].split(None, 1)[0])

@@ -50,13 +50,14 @@ class RealDestination:
 
     def check_free(self, store: Store, id: str, wanted: Mapping[str, Any]) -> None:
         """See Destination."""
-        from ocimig.migrate import journal
+        from ocimig.migrate import journal, reserve
 
         if store.exists(id):
             raise ContainerExists(id=id)
         for entry in journal.of_container(store, id):
             if entry.side == "destination" and not entry.ended:
                 raise ContainerExists(id=id)
+        reserve.check_places(store, id, places(wanted))
         for path in places(wanted):
             if os.path.lexists(path) and not facts.space(path)["empty"]:
                 raise DirectoryNotEmpty(path=path)

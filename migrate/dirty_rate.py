@@ -3,11 +3,11 @@
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
-from ocimig.migrate import trackers, withholding
+from ocimig.migrate import journal, trackers, withholding
 from ocimig.migrate.forecast import Writes, writes_of
 from ocimig.migrate.memory.runs import PAGE, Run, total, union
 from ocimig.migrate.report import duration, size
@@ -85,17 +85,21 @@ class DirtyRate:
         return said + [f"  note: {note}" for note in self.notes]
 
 
-def measure(store: Store, id: str, seconds: float = 2.0, prefer: str = "") -> DirtyRate:
-    """Look at a running container again and again for that long. Raises NotRunning, NoTracker."""
+def measure(
+    store: Store, id: str, seconds: float = 2.0, prefer: str = "", *, claimed: bool = False
+) -> DirtyRate:
+    """Look at a running container again and again for that long. `claimed` is for a caller that has
+    journal.claim_container already. Raises NotRunning, NoTracker, MigrationBusy."""
     state = store.load(id)
     status = facts.status(state, store)
     if status != facts.RUNNING:
         raise NotRunning(id=id, status=status)
-    tracker = trackers.choose(prefer, pause=lambda: paused(state))
-    try:
-        return watch(id, tracker, lambda: _tasks(state.pid), seconds)
-    finally:
-        tracker.close()
+    with nullcontext() if claimed else journal.claim_container(store, id):
+        tracker = trackers.choose(prefer, pause=lambda: paused(state))
+        try:
+            return watch(id, tracker, lambda: _tasks(state.pid), seconds)
+        finally:
+            tracker.close()
 
 
 def watch(

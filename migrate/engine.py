@@ -43,22 +43,28 @@ def migrate(
     Raises PreflightRefused (nothing was changed), MigrationFailed (it runs here as before),
     MigrationInDoubt (held here until --resume), SourceLeftovers (it runs there).
     """
-    earlier = journal.unsettled(store, id)
-    if earlier is not None and phases.committed(earlier.phase):
-        raise MigrationUnsettled(
-            migration=earlier.migration,
-            id=id,
-            target=earlier.facts.get("target", "?"),
-            phase=earlier.phase,
-        )
     move = Move(
         store, id, target, options, Progress(observer), hands or RealSource(),
         connecting or (lambda: connect(target, transport=options.transport)), together,
     )  # fmt: skip
     with journal.claim_container(store, id):
-        if earlier is not None:
-            roll_back(earlier, move.hands, store)
+        _end_earlier(move)
         return _walk(move)
+
+
+def _end_earlier(move: Move) -> None:
+    """What a command left that was killed, as it is now that nobody works on it: taken back, or refused."""
+    earlier = journal.unsettled(move.store, move.id)
+    if earlier is None:
+        return
+    if phases.committed(earlier.phase):
+        raise MigrationUnsettled(
+            migration=earlier.migration,
+            id=move.id,
+            target=earlier.facts.get("target", "?"),
+            phase=earlier.phase,
+        )
+    roll_back(earlier, move.hands, move.store)
 
 
 def _walk(move: Move) -> Report:

@@ -187,6 +187,14 @@ class DirectoryNotEmpty(OcimigError):
     code = 11
 
 
+class PlaceTaken(OcimigError):
+    """The files of two containers would share a directory: the end of one would be the end of both."""
+
+    message = "{path} shares files with {theirs} of {other}"
+    hint = "give each container directories of its own, then move it again"
+    code = 11
+
+
 class TreeFailed(OcimigError):
     """A file of a directory tree could not be read or made."""
 
@@ -214,10 +222,10 @@ class CannotMove(OcimigError):
 
 
 class MigrationBusy(OcimigError):
-    """The same container is on its way already."""
+    """Somebody else migrates, backs up or measures the same container: one at a time follows its writes."""
 
-    message = "container {id} is being migrated by another command"
-    hint = "wait for it to end; its journal is {journal}"
+    message = "container {id} is being migrated, backed up or measured by another command"
+    hint = "wait for it to end; the journals of migrations are in {journal}"
     code = 11
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ocimig import __version__
-from ocimig.migrate import journal
+from ocimig.migrate import journal, mountinfo
 from ocimig.runtime.linux import proc
 from ocimig.runtime.state import ContainerState
 from ocimig.runtime.store import Store
@@ -114,12 +114,7 @@ def _listed(path: str) -> list[str]:
 
 def cgroup_layout() -> str:
     """`v2`, `v1` or `hybrid`, by what is mounted."""
-    kinds = set()
-    for line in _text("/proc/self/mountinfo").splitlines():
-        _, _, tail = line.partition(" - ")
-        kind = tail.split(" ", 1)[0]
-        if kind in ("cgroup", "cgroup2"):
-            kinds.add(kind)
+    kinds = {mount.fstype for mount in mountinfo.read()} & {"cgroup", "cgroup2"}
     if kinds == {"cgroup2"}:
         return "v2"
     return "hybrid" if len(kinds) == 2 else "v1" if kinds else "none"
@@ -204,10 +199,8 @@ def _is_empty(path: str) -> bool:
 def _on_tmpfs(path: str) -> bool:
     device = os.stat(path).st_dev
     wanted = f"{os.major(device)}:{os.minor(device)}"
-    for line in _text("/proc/self/mountinfo").splitlines():
-        if line.split(" ", 3)[2] == wanted:
-            return line.partition(" - ")[2].startswith(("tmpfs ", "ramfs "))
-    return False
+    kinds = (mount.fstype for mount in mountinfo.read() if mount.device == wanted)
+    return next(kinds, "") in ("tmpfs", "ramfs")
 
 
 def _taken(store: Store, id: str) -> str:

@@ -61,7 +61,8 @@ class FarMemory:
                     raise MemoryMissing(pages=total(missing) // PAGE, space=f"process {pid}")
                 wanted[pid] = []
                 if lazy.withheld:
-                    zeros = self.held.zeros(space)
+                    # What was zeros in a round and is to come has data then, or has by now.
+                    zeros = subtract(self.held.zeros(space), later.get(pid, []))
                     wanted[pid].append(held(self.held.open(space), lazy.withheld, holes=zeros))
                 if lazy.present:  # CRIU calls these lazy too, and leaves them out
                     fd = opened.enter_context(Fd(os.open(lazy.pages, os.O_RDONLY | os.O_CLOEXEC)))

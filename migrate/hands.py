@@ -98,8 +98,11 @@ class Source(Protocol):
         """The directories that travel: (name, path)."""
         ...
 
-    def send_files(self, wire: Wire, tree: str, path: str, pids: list[int]) -> None:
-        """Send a tree, or from the second call on what changed in it; `pids` are the frozen ones."""
+    def send_files(
+        self, wire: Wire, tree: str, path: str, state: ContainerState, pids: list[int]
+    ) -> None:
+        """Send a tree, or from the second call on what changed in it; `pids` are the frozen ones,
+        none while it runs."""
         ...
 
     def knows_files(self, tree: str) -> bool:
@@ -164,8 +167,11 @@ class Source(Protocol):
         """End its processes, which are held: none of them runs again."""
         ...
 
-    def let_run(self, store: Store, entry: Journal) -> None:
-        """Undo `hold` and what a crash left; fine when there is nothing to undo."""
+    def let_run(self, store: Store, entry: Journal) -> bool:
+        """Undo `hold` and what a crash left; fine when there is nothing to undo. Whether it lives here.
+
+        What fails is raised when everything else is undone: it is thawed in any case.
+        """
         ...
 
     def discard_images(self, entry: Journal) -> None:
@@ -181,7 +187,7 @@ class Destination(Protocol):
     """What the destination does with what arrives."""
 
     def check_free(self, store: Store, id: str, wanted: Mapping[str, Any]) -> None:
-        """Raise when the name or the place is taken."""
+        """Raise when the name or the place is taken, be it by one that is on its way like this one."""
         ...
 
     def reserve(self, store: Store, entry: Journal, wanted: Mapping[str, Any]) -> None:

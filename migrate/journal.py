@@ -10,6 +10,7 @@ docs/formats/journal.md describes the records.
 import os
 import secrets
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -92,16 +93,20 @@ class Journal:
             raise JournalBroken(path=self.path, reason=reason)
         failpoints.here(self.side, f"{record}:before")
         entry = {"record": record, "time": time.time(), **facts}
-        fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
-            _mend(fd)
-            files.write_all(fd, jsonio.dumps(entry).encode() + b"\n")
-            if sync:
-                os.fsync(fd)
+            if _mend(fd) != len(self.records):
+                reason = f"somebody else went on from {self.phase or 'nothing'}"
+                raise JournalBroken(path=self.path, reason=reason)
+            _append(fd, jsonio.dumps(entry).encode() + b"\n", sync=sync)
         finally:
             os.close(fd)
         self.records.append(entry)
         failpoints.here(self.side, f"{record}:after")
+
+    def reload(self) -> None:
+        """Read what is there by now: whoever has come to the lock decides by that, not by what it saw before."""
+        self.records[:] = load(self.path).records
 
     def lock(self) -> files.Lock:
         """Held by whoever carries the migration out; entering raises BlockingIOError when taken."""
@@ -123,17 +128,27 @@ class Journal:
                 os.unlink(path)
 
 
-def _mend(fd: int) -> None:
-    """Cut off a line that a crash left half written, so that the next one is a line of its own."""
+def _mend(fd: int) -> int:
+    """Cut off a line that a crash left half written, so that the next one is its own; how many there are."""
     size = os.fstat(fd).st_size
-    reader = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        data = os.pread(reader, size, 0)
-    finally:
-        os.close(reader)
+    data = os.pread(fd, size, 0)
     whole = data.rfind(b"\n") + 1
     if whole != size:
         os.ftruncate(fd, whole)
+    return data.count(b"\n")
+
+
+def _append(fd: int, line: bytes, *, sync: bool) -> None:
+    """All of the line or, as far as the file system lets us, nothing of it."""
+    size = os.fstat(fd).st_size
+    try:
+        files.write_all(fd, line)
+        if sync:
+            os.fsync(fd)
+    except OSError:
+        with suppress(OSError):
+            os.ftruncate(fd, size)  # nobody went by it: the next line must not follow it
+        raise
 
 
 def create(store: Store, migration: str, side: str, **facts: Any) -> Journal:
@@ -168,6 +183,8 @@ def load(path: str) -> Journal:
     side = str(records[0].get("side", ""))
     if side not in phases.TABLES or records[0].get("version") != VERSION:
         raise JournalBroken(path=path, reason="it was written by another version")
+    if side != "group" and not isinstance(records[0].get("id"), str):
+        raise JournalBroken(path=path, reason="line 1 names no container")
     return Journal(path, side, records)
 
 
@@ -179,19 +196,38 @@ def find(store: Store, migration: str) -> Journal | None:
         return None
 
 
-def every(store: Store) -> list[Journal]:
-    """All journals of a state root, oldest first."""
+def names(store: Store) -> list[str]:
+    """The migrations of a state root, by the time in their names."""
     try:
-        names = sorted(os.listdir(directory(store)))
+        found = os.listdir(directory(store))
     except FileNotFoundError:
         return []
-    found = [find(store, name) for name in names if name[0] != "."]
+    return sorted(name for name in found if name[0] != ".")
+
+
+def every(store: Store) -> list[Journal]:
+    """All journals of a state root, in that order."""
+    found = [find(store, name) for name in names(store)]
     return [journal for journal in found if journal is not None]
 
 
 def of_container(store: Store, id: str) -> list[Journal]:
-    """The journals of one container, oldest first."""
-    return [journal for journal in every(store) if journal.facts.get("id") == id]
+    """The journals of one container by epoch, oldest first: their names have the clocks of several hosts."""
+    found = [journal for journal in every(store) if journal.facts.get("id") == id]
+    return sorted(found, key=_epoch)
+
+
+def _epoch(journal: Journal) -> int:
+    return int(journal.facts.get("epoch", 0))
+
+
+def _whereabouts(journals: list[Journal]) -> Journal | None:
+    """Of one container's, oldest first, the last that says where it runs: it came here, or was given away."""
+    for journal in reversed(journals):
+        came = journal.side == "destination" and journal.phase == "RUNNING"
+        if came or (journal.side == "source" and phases.committed(journal.phase)):
+            return journal
+    return None
 
 
 def unsettled(store: Store, id: str) -> Journal | None:
@@ -204,9 +240,7 @@ def unsettled(store: Store, id: str) -> Journal | None:
 
 def epoch(store: Store, id: str) -> int:
     """The highest epoch of a container that this host has seen."""
-    return max(
-        (int(journal.facts.get("epoch", 0)) for journal in of_container(store, id)), default=0
-    )
+    return max((_epoch(journal) for journal in of_container(store, id)), default=0)
 
 
 def check_fence(store: Store, id: str, *, epoch: int = 0) -> None:
@@ -215,23 +249,20 @@ def check_fence(store: Store, id: str, *, epoch: int = 0) -> None:
     `epoch` is that of the copy that wants to run; a newer one than what was given away may.
     """
     check_id(id)
-    for journal in reversed(of_container(store, id)):
-        if journal.side == "destination" and journal.phase == "RUNNING":
-            return  # it came back later than whatever went away before
-        if journal.side != "source" or not phases.committed(journal.phase):
-            continue
-        if epoch > int(journal.facts.get("epoch", 0)):
-            return
-        raise Fenced(
-            id=id,
-            target=journal.facts.get("target", "another host"),
-            migration=journal.migration,
-            journal=journal.home,
-        )
+    last = _whereabouts(of_container(store, id))
+    if last is None or last.side == "destination" or epoch > _epoch(last):
+        return
+    raise Fenced(
+        id=id,
+        target=last.facts.get("target", "another host"),
+        migration=last.migration,
+        journal=last.home,
+    )
 
 
 def claim_container(store: Store, id: str) -> files.Lock:
-    """The right to migrate a container, for a `with`; entering it raises MigrationBusy."""
+    """The right to follow a container's writes: who migrates, backs up or measures it has this first,
+    for two would take each other's marks away. For a `with`; entering it raises MigrationBusy."""
     check_id(id)
     os.makedirs(directory(store), mode=0o700, exist_ok=True)
     return _ContainerClaim(os.path.join(directory(store), f".{id}.lock"), id)
@@ -260,18 +291,19 @@ class _ContainerClaim(files.Lock):
 
 
 def prune(store: Store, *, keep: int = KEPT) -> None:
-    """Forget ended migrations, oldest first, beyond `keep`; the newest of each container stays."""
+    """Forget ended migrations, oldest first, beyond `keep`. Of each container the newest stays, which has the
+    highest epoch, and the one that says where it runs: the fence goes by it."""
     journals = []
     for entry in every(store):
         if entry.records:
             journals.append(entry)
         elif time.time() - os.stat(entry.home).st_mtime > EMPTY:
             entry.remove()
-    newest = {journal.facts.get("id"): journal.migration for journal in journals}
-    old = [
-        journal
-        for journal in journals
-        if journal.ended and newest[journal.facts.get("id")] != journal.migration
-    ]
+    needed = set()
+    for id in {journal.facts.get("id") for journal in journals}:
+        of_it = sorted((each for each in journals if each.facts.get("id") == id), key=_epoch)
+        last = _whereabouts(of_it) or of_it[-1]
+        needed |= {of_it[-1].migration, last.migration}
+    old = [journal for journal in journals if journal.ended and journal.migration not in needed]
     for journal in old[: max(0, len(old) - keep)]:
         journal.remove()

@@ -19,7 +19,7 @@ from ocimig.migrate.memory.errors import MappingsChanged
 from ocimig.migrate.memory.runs import Run
 
 _IGNORED = (b"sd",)  # soft-dirty: set by any write
-_MARK = b"VmFlags: "
+_MARK = b"\nVmFlags: "  # at the start of a line: a name may hold these words, but no end of line
 _SOFT_DIRTY = 0x08000000  # include/linux/mm.h: VM_SOFTDIRTY, "sd"
 _NO_MAPPING = b"[vsyscall]"  # of the kernel, at the end of every process
 
@@ -72,13 +72,13 @@ class Mappings:
             seen = self._seen.get(pid)
             if seen is None:
                 continue
-            lines = _read(pid, "maps").splitlines()
+            lines = _lines(_read(pid, "maps"))
             flags = seen.flags(lines)
             if flags is not None:
                 if not seen.unchanged(lines, self._now(pid)):
                     self._used[pid] = flags
                 text = [part for line, flag in zip(lines, flags, strict=True)
-                        for part in (line, b"\n", _MARK, flag, b"\n")]  # fmt: skip
+                        for part in (line, _MARK, flag, b"\n")]  # fmt: skip
                 found[pid] = b"".join(text)
         return found
 
@@ -132,7 +132,7 @@ class _Seen:
     def unchanged(self, lines: list[bytes], now: Mapping[Run, int]) -> bool:
         """Whether these mappings have the flags that those had which were seen, by the kernel's own words."""
         for line in lines:
-            if line.endswith(_NO_MAPPING):
+            if line.endswith(_NO_MAPPING) and _backing(line)[-1] == _NO_MAPPING:
                 continue
             word, known = now.get(_range(line)), self._words_of(line)
             if word is None or any((word ^ other) & ~_SOFT_DIRTY for other in known) or not known:
@@ -169,14 +169,18 @@ class _Seen:
 def _entries(text: bytes) -> list[tuple[bytes, bytes]]:
     """(line of the mapping, its flags) in order of address."""
     found: list[tuple[bytes, bytes]] = []
-    rest = b"\n" + text
-    for part in rest.split(_MARK):
+    for part in (b"\n" + text).split(_MARK):
         flags, _, following = part.partition(b"\n")
         if found:
             found[-1] = (found[-1][0], flags.strip())
         if following:
             found.append((following.partition(b"\n")[0], b""))
     return found
+
+
+def _lines(text: bytes) -> list[bytes]:
+    """Of the ends of line that Python knows, the kernel escapes only this one in names."""
+    return text.removesuffix(b"\n").split(b"\n") if text else []
 
 
 def _range(line: bytes) -> tuple[int, int]:

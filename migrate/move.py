@@ -189,7 +189,7 @@ class Move:
             header = {"pass": number, "tree": tree, "path": path}
             header["fresh"] = not self.hands.knows_files(tree)
             self.wire.send("files", header, flush=False)
-            self.hands.send_files(self.wire, tree, path, pids)
+            self.hands.send_files(self.wire, tree, path, self.state, pids)
         self.bytes[f"files, pass {number}"] = self.wire.sent - before
 
     def foresee(self, last: RoundStats) -> None:

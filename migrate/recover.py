@@ -10,7 +10,7 @@ from typing import Any
 
 from ocimig import log
 from ocimig.errors import OcimigError
-from ocimig.migrate import journal, phases, settling
+from ocimig.migrate import journal, phases, settling, words
 from ocimig.migrate.destination import RealDestination
 from ocimig.migrate.errors import (
     DestinationRuns,
@@ -23,7 +23,7 @@ from ocimig.migrate.journal import Journal
 from ocimig.migrate.move import MigrateOptions
 from ocimig.migrate.report import Report
 from ocimig.migrate.settling import Connect
-from ocimig.migrate.source import RealSource
+from ocimig.migrate.source import RealSource, lives_here
 from ocimig.migrate.traces import discard_images
 from ocimig.migrate.transport import Target, connect
 from ocimig.runtime.store import Store
@@ -49,25 +49,54 @@ class Recovered:
 
 
 def recover(store: Store, ids: tuple[str, ...] = ()) -> list[Recovered]:
-    """Settle what can be settled from here alone, and name the rest."""
+    """Settle what can be settled from here alone, and name the rest: what fails for one fails for no other."""
     found: list[Recovered] = []
     doubtful: set[str] = set()
-    for entry in journal.every(store):
-        if not entry.records:
+    for migration in journal.names(store):
+        try:
+            entry = journal.find(store, migration)
+        except (OcimigError, OSError) as error:  # for a person; the others are settled all the same
+            found.append(_failure(f"migration {migration}", error))
+            doubtful |= _held_for(store, migration)
+            continue
+        if entry is None or not entry.records:
             continue  # whoever made it died before it did anything, or is about to begin
-        id = str(entry.facts.get("id"))
+        id = str(entry.facts["id"])
         if ids and id not in ids:
             continue
-        if entry.ended:
-            _sweep(store, entry)
-            continue
-        done = _source(store, entry) if entry.side == "source" else _destination(store, entry)
-        found.append(done)
-        if not done.settled:
-            doubtful.add(id)
+        try:
+            done = _journal(store, entry)
+        except (OcimigError, OSError) as error:
+            done = _failure(id, error)
+        if done is not None:
+            found.append(done)
+            if not done.settled:
+                doubtful.add(id)
     for id in store.ids():
         if id not in doubtful and (not ids or id in ids):
             found += _container(store, id)
+    return found
+
+
+def _journal(store: Store, entry: Journal) -> Recovered | None:
+    if entry.ended:
+        _sweep(store, entry)
+        return None
+    return _source(store, entry) if entry.side == "source" else _destination(store, entry)
+
+
+def _failure(subject: str, error: OcimigError | OSError) -> Recovered:
+    known = error if isinstance(error, OcimigError) else words.of(error)
+    return Recovered(subject, str(known), settled=False, fix=known.advice)
+
+
+def _held_for(store: Store, migration: str) -> set[str]:
+    """What a migration holds whose journal nobody can read: it may run elsewhere, so it is not thawed."""
+    found = set()
+    for id in store.ids():
+        with suppress(OcimigError, OSError):
+            if store.load(id).extra.get("held") == migration:
+                found.add(id)
     return found
 
 
@@ -80,17 +109,23 @@ def _sweep(store: Store, entry: Journal) -> None:
         entry.clear(keep="criu")
 
 
-def _source(store: Store, entry: Journal) -> Recovered:
+def _source(store: Store, entry: Journal) -> Recovered | None:
+    """None where it has come to its end meanwhile."""
     id, target = str(entry.facts["id"]), str(entry.facts.get("target"))
     try:
         with journal.claim_container(store, id), entry.lock():
+            entry.reload()  # whoever held them until now may have gone on, to the commit
+            if entry.ended:
+                return None
             if not phases.committed(entry.phase):
-                settling.roll_back(entry, RealSource(), store)
-                return Recovered(id, f"a migration to {target} was rolled back: it runs here")
+                lives = settling.roll_back(entry, RealSource(), store)
+                there = "it runs here" if lives else "its processes here had ended"
+                return Recovered(id, f"a migration to {target} was rolled back: {there}")
     except (MigrationBusy, BlockingIOError):
         return Recovered(id, f"a migration to {target} is under way", settled=False)
     if entry.phase == "COMMIT-INTENT":
-        text = f"in doubt: it is held here, {target} may run it"
+        held = "it is held here" if lives_here(store, id) else "its processes here have ended"
+        text = f"in doubt: {held}, {target} may run it"
     else:
         text = f"it runs on {target}, and something of it is left here"
     return Recovered(id, text, settled=False, fix=f"ocimig migrate --resume {id}")
@@ -103,7 +138,7 @@ def _destination(store: Store, entry: Journal) -> Recovered:
     words = {
         "RUNNING": "it runs here",
         "ABORTED": f"it was never let go here: {source} keeps it",
-        "FAILED": f"it ended before it ran here: {source} keeps it",
+        "FAILED": f"it ended here as it was let go: {source} keeps it",
         "LOST": f"it ran here and was ended without all of its memory: {source} holds it, for a person",
     }
     return Recovered(id, f"a migration from {source} was settled: {words[entry.phase]}")
@@ -123,8 +158,8 @@ def _container(store: Store, id: str) -> list[Recovered]:
         return [Recovered(id, "another command is working on it", settled=False)]
     except FileNotFoundError:
         return []
-    except OcimigError as error:
-        return [Recovered(id, str(error), settled=False, fix=error.advice)]
+    except (OcimigError, OSError) as error:
+        return [_failure(id, error)]
 
 
 # ---- --resume and --abort
@@ -186,8 +221,9 @@ def _went(store: Store, entry: Journal) -> bool:
 def _settle(
     store: Store, id: str, options: MigrateOptions, hands: Source | None, connecting: Connect | None
 ) -> Report:
-    entry, source, argv, reach = _unsettled(store, id, hands, connecting)
     with journal.claim_container(store, id):
+        # as it is now: what was read before may have gone on, to the commit
+        entry, source, argv, reach = _unsettled(store, id, hands, connecting)
         there = None
         if entry.phase == "COMMIT-INTENT":
             there = _decision(entry, reach, argv, options.doubt)
@@ -246,7 +282,8 @@ def _unsettled(
 
 
 def _ours(store: Store, entry: Journal, hands: Source, outcome: str) -> Report:
-    settling.roll_back(entry, hands, store, outcome)
+    if not settling.roll_back(entry, hands, store, outcome):
+        outcome = "taken back, but its processes here had ended"
     return Report(str(entry.facts["id"]), entry.migration, str(entry.facts["target"]), outcome)
 
 

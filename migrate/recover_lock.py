@@ -24,18 +24,26 @@ def recover(store: Store, state: ContainerState) -> list[str]:
         return []
     done: list[str] = []
     if facts.alive(state):
-        done += _unlock(state)
-        group = cgroups.from_facts(state.cgroups) if state.cgroups else None
-        pids = group.pids() if group is not None else [state.pid]
-        count = netlock.clear_repair(pids)
-        if count:
-            done.append(f"took {count} sockets out of repair mode")
-        if group is not None and group.frozen() and not journal.get("paused"):
-            group.thaw()
-            done.append("thawed its processes")
+        try:
+            done += _unlock(state)
+        finally:  # a network that stays locked is no reason to keep it frozen as well
+            done += _thaw(state, paused=bool(journal.get("paused")))
     netlock.forget(os.path.join(directory, netlock.JOURNAL))
     for words in done:
         log.warning(f"container {state.id}: {words} after a checkpoint that did not end")
+    return done
+
+
+def _thaw(state: ContainerState, *, paused: bool) -> list[str]:
+    done: list[str] = []
+    group = cgroups.from_facts(state.cgroups) if state.cgroups else None
+    pids = group.pids() if group is not None else [state.pid]
+    count = netlock.clear_repair(pids)
+    if count:
+        done.append(f"took {count} sockets out of repair mode")
+    if group is not None and group.frozen() and not paused:
+        group.thaw()
+        done.append("thawed its processes")
     return done
 
 

@@ -44,21 +44,23 @@ def restore(
         return state
 
 
-def restore_and_wait(store: Store, id: str, wanted: RestoreOptions) -> int:
+def restore_and_wait(
+    store: Store, id: str, wanted: RestoreOptions, *, on_restored: OnRestored | None = None
+) -> int:
     """Restore; without `detach` stand in front of it as `run` does, delete it at its end, and return
-    its exit code."""
+    its exit code. `on_restored` as for restore()."""
     from ocimig.runtime import foreground
 
     journal.check_fence(store, id)
     if wanted.detach:
-        restore(store, id, wanted)
+        restore(store, id, wanted, on_restored=on_restored)
         return 0
     if wanted.console_socket:
         raise ConsoleMismatch(reason="use console socket if ocimig will not detach or allocate tty")
     with Restoration(store, id, wanted) as work:
         terminal = work.terminal
         with foreground.Foreground(terminal, subreaper=not wanted.no_subreaper) as front:
-            state = work.run()
+            state = work.run(on_restored=on_restored)
             try:
                 front.attach(state.pid, work.take_master())
                 work.settle()
@@ -88,6 +90,7 @@ class Restoration:
         self.settled = False
         self.limited = False
         self.times: dict[str, float] = {}
+        self.binds: dict[str, str] = {}
         self.held = Held()
         self.sources = stage.Sources()
         self.pages = wanted.page_handler
@@ -122,7 +125,8 @@ class Restoration:
         self.times["begin"] = time.monotonic()
         self.spec = spec
         place = os.path.abspath(bundle or self.wanted.bundle or self._usual_bundle())
-        rootfs = os.path.realpath(os.path.join(place, spec["root"]["path"]))
+        root, self.binds = restore_request.of_bundle(place)
+        rootfs = os.path.realpath(os.path.join(place, root or spec["root"]["path"]))
         if not os.path.isdir(rootfs):
             raise RestoreFailed(reason=f"root file system {rootfs} does not exist")
         self.store.claim(self.id)
@@ -218,7 +222,7 @@ class Restoration:
         """Lay out what CRIU binds from; what lies there already as it should stays."""
         assert self.session is not None
         assert self.state is not None
-        externals = [External.from_json(value) for value in facts.get("mounts", [])]
+        externals = restore_request.externals(facts, self.binds)
         notify = os.path.join(self.store.path(self.id), "notify")
         where = stage.Places(self.state.bundle, self.state.cgroups, notify)
         self.sources.add_root(self.state.rootfs, slave=bool(facts.get("root_slave")))

@@ -2,16 +2,16 @@
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from ocimig import log
+from ocimig import files, jsonio, log
 from ocimig.criu_images import options, rpc
-from ocimig.criu_images.image import Manifest
+from ocimig.criu_images.image import CONFIG, Manifest
 from ocimig.migrate import descriptors, stage
 from ocimig.migrate.dump_request import NAMESPACE_KEYS
 from ocimig.migrate.errors import RestoreFailed
-from ocimig.migrate.external import External
+from ocimig.migrate.external import External, bind_sources
 
 if TYPE_CHECKING:
     from ocimig.migrate.lazy.handler import PageHandler
@@ -92,6 +92,28 @@ def spaces(spec: Mapping[str, Any]) -> dict[str, str]:
     """The namespaces of config.json: type -> path, or "" for a new one."""
     entries = (spec.get("linux") or {}).get("namespaces") or []
     return {each["type"]: each.get("path") or "" for each in entries}
+
+
+def of_bundle(bundle: str) -> tuple[str, dict[str, str]]:
+    """As runc has it, the bundle's own config.json says where its root file system is and what is bound
+    into it: an engine that restores under another name has both elsewhere. ("", {}) without one."""
+    path = os.path.join(bundle, CONFIG)
+    try:
+        spec = jsonio.loads(files.read(path, limit=16 << 20))
+        return str((spec.get("root") or {}).get("path") or ""), bind_sources(spec)
+    except FileNotFoundError:
+        return "", {}
+    except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
+        raise RestoreFailed(reason=f"{path}: {error}") from None
+
+
+def externals(facts: Mapping[str, Any], binds: Mapping[str, str]) -> list[External]:
+    """The mounts that CRIU leaves to us; `binds` are sources by target that go before those noted."""
+    return [
+        replace(item, source=binds[item.target]) if item.kind == "bind" and item.target in binds
+        else item
+        for item in map(External.from_json, facts.get("mounts", []))
+    ]  # fmt: skip
 
 
 def mapped(spec: Mapping[str, Any]) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from ocimig import log
 from ocimig.errors import OcimigError
-from ocimig.migrate import failpoints, group, journal, phases
+from ocimig.migrate import failpoints, group, phases
 from ocimig.migrate.errors import MigrationInDoubt, RanWithoutMemory
 from ocimig.migrate.hands import Destination, Source
 from ocimig.migrate.journal import Journal
@@ -23,12 +23,16 @@ Connect = Callable[[], Connection]
 
 def roll_back(
     entry: Journal, hands: Source, store: Store, reason: str = "its command ended"
-) -> None:
-    """Settle a source's journal that never got to the commit: the container is ours and runs."""
-    hands.let_run(store, entry)
+) -> bool:
+    """Settle a source's journal that is ours: the container runs here, unless it has ended; whether it lives.
+
+    When it cannot be made as it was, that is raised and the journal stays as it is: recover tries again.
+    """
+    lives = hands.let_run(store, entry)
     entry.write("ABORTED", reason=reason)
     hands.discard_images(entry)
     entry.clear(keep="criu")  # its log says why
+    return lives
 
 
 def ask(entry: Journal, connecting: Connect, argv: list[str]) -> str | None:
@@ -79,7 +83,7 @@ def settle_there(store: Store, entry: Journal, deeds: Destination) -> bool:
     """
     try:
         with entry.lock():
-            entry.records[:] = journal.load(entry.path).records
+            entry.reload()
             if entry.ended:
                 return True
             follows = bool(entry.facts.get("follows"))  # and nobody is left who could bring it

@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any, cast
 
 from ocimig import jsonio, log
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ocimig.migrate.dirty_rate import DirtyRate
     from ocimig.migrate.move import MigrateOptions
     from ocimig.migrate.source_memory import SourceMemory
+    from ocimig.runtime.cgroups import Cgroup
 
 
 class RealSource:
@@ -73,9 +74,14 @@ class RealSource:
             found.append(("rootfs", rootfs))
         return found
 
-    def send_files(self, wire: Wire, tree: str, path: str, pids: list[int]) -> None:
+    def send_files(
+        self, wire: Wire, tree: str, path: str, state: ContainerState, pids: list[int]
+    ) -> None:
         """See Source."""
         from ocimig.migrate import rootfs
+
+        def mapped() -> frozenset[int]:
+            return rootfs.shared_mappings([] if pids else self.pids(state))
 
         if tree not in self._watches:
             watch = self._watches[tree] = rootfs.Watch.start(path)
@@ -88,6 +94,7 @@ class RealSource:
             watch=self._watches[tree],
             suspects=rootfs.shared_mappings(pids),
             opened=rootfs.opened(pids),
+            mapped=mapped,
         )
 
     def knows_files(self, tree: str) -> bool:
@@ -108,7 +115,7 @@ class RealSource:
 
         if options.tracker == "none":
             return None
-        return dirty_rate.measure(store, id, prefer=options.tracker)
+        return dirty_rate.measure(store, id, prefer=options.tracker, claimed=True)
 
     def close(self) -> None:
         """See Source."""
@@ -241,10 +248,13 @@ class RealSource:
         group.kill_all(process.SIGKILL)
         group.thaw()
 
-    def let_run(self, store: Store, entry: Journal) -> None:
+    def let_run(self, store: Store, entry: Journal) -> bool:
         """See Source."""
-        throttle.restore_left(entry.home)
-        let_run(store, str(entry.facts["id"]))
+        try:
+            throttle.restore_left(entry.home)
+        finally:
+            lives = let_run(store, str(entry.facts["id"]))
+        return lives
 
     def discard_images(self, entry: Journal) -> None:
         """See Source."""
@@ -318,31 +328,53 @@ def _within(path: str, tree: str) -> bool:
     return path == tree or path.startswith(tree.rstrip("/") + "/")
 
 
-def let_run(store: Store, id: str) -> None:
-    """The container is ours: attach, unlock and thaw it. Fine when none of that is needed."""
-    from ocimig.migrate import netlock, network
-    from ocimig.runtime import cgroups
+def lives_here(store: Store, id: str) -> bool:
+    """Whether a process of the container is left on this host, frozen or not."""
     from ocimig.runtime import state as status_of
-    from ocimig.runtime.linux import netlink
 
     state = load(store, id)
-    if state is None or not status_of.alive(state):
-        return
-    if state.network:
-        network.attach(state.network)
-    if state.extra.pop("held", None):
-        store.save(state)
-    namespace = network.open_namespace(state.pid)
+    return state is not None and status_of.alive(state)
+
+
+def let_run(store: Store, id: str) -> bool:
+    """The container is ours: attach, unlock and thaw it. Fine when none of that is needed; whether it lives.
+
+    Without its network it is still better off running: what fails is raised once it is thawed.
+    """
+    from ocimig.migrate import netlock, network
+    from ocimig.runtime import cgroups
+
+    state = load(store, id)
+    if state is None or not lives_here(store, id):
+        return False
+    group = cgroups.from_facts(state.cgroups) if state.cgroups else None
+    with ExitStack() as last_first:  # each of them although another failed
+        last_first.callback(_thaw, group)
+        last_first.callback(netlock.clear_repair, group.pids() if group else [state.pid])
+        last_first.callback(_unlock, state.pid)
+        if state.network:
+            last_first.callback(network.attach, state.network)
+        if state.extra.pop("held", None):
+            store.save(state)
+    netlock.forget(os.path.join(store.path(id), netlock.JOURNAL))
+    return True
+
+
+def _thaw(group: "Cgroup | None") -> None:
+    if group is not None and group.frozen():
+        group.thaw()
+
+
+def _unlock(pid: int) -> None:
+    from ocimig.migrate import network
+    from ocimig.runtime.linux import netlink
+
+    namespace = network.open_namespace(pid)
     try:
         if not _is_ours(namespace):
             netlink.unlock(namespace)
     finally:
         os.close(namespace)
-    group = cgroups.from_facts(state.cgroups) if state.cgroups else None
-    netlock.clear_repair(group.pids() if group is not None else [state.pid])
-    if group is not None and group.frozen():
-        group.thaw()
-    netlock.forget(os.path.join(store.path(id), netlock.JOURNAL))
 
 
 def _is_ours(namespace: int) -> bool:

@@ -66,7 +66,9 @@ class SourceMemory:
         self._sender = sender
         self._last = last
         self._has: dict[str, list[Run]] = {}  # what the far side has, however old
+        self._mappings: dict[str, list[Run]] = {}  # of the last look: all the two have is in these
         self._owed: Work = {}  # what has to go: new, or written since it went
+        self._going: Work = {}  # what of that was given to the sender, until it has arrived
         self._number = 0
         self._looked = 0.0
         self._final: dict[str, Dirty] = {}  # while frozen, by space
@@ -80,7 +82,7 @@ class SourceMemory:
         if not self._looked:
             self._look(self._tracker.look(tasks_of(self._tree())))
         began = self._looked
-        work = self._owed
+        work = self._going = self._owed
         sent = self._sender.send(_listed(work))
         self._sender.settle(SETTLE)
         self._arrived(work)
@@ -97,13 +99,14 @@ class SourceMemory:
 
     def reopen(self, streams: Sequence[Wire]) -> None:
         """See hands.Memory."""
-        lost: Work = {space: (pid, runs) for space, pid, runs in self._sender.lost()}
-        there: Work = {
-            space: (pid, subtract(todo, lost.get(space, (pid, []))[1]))
-            for space, (pid, todo) in self._owed.items()
-        }
-        self._arrived(there)
-        self._owed = lost
+        if self._going:  # else nothing of what is owed was ever sent
+            lost: Work = {space: (pid, runs) for space, pid, runs in self._sender.lost()}
+            there: Work = {
+                space: (pid, subtract(todo, lost.get(space, (pid, []))[1]))
+                for space, (pid, todo) in self._going.items()
+            }
+            self._arrived(there)
+            self._owed = lost
         self._sender.reopen(streams)
         self._last.reopen(streams[:1])
 
@@ -186,16 +189,22 @@ class SourceMemory:
         return [self._pid, *proc.descendants(self._pid)]
 
     def _look(self, found: Sequence[Dirty]) -> None:
-        """Add what was written to what is owed; forget what belongs to nobody any more."""
+        """Add what was written to what is owed; forget what belongs to nobody any more.
+
+        What is not eligible in one look may be in the next: it was written unseen meanwhile.
+        """
         self._looked = time.monotonic()
         owed: Work = {}
         for each in found:
             if each.fresh:
                 self._has.pop(each.space, None)
+            elif each.space in self._has and each.mappings != self._mappings.get(each.space):
+                self._has[each.space] = intersect(self._has[each.space], each.mappings)
             _, before = self._owed.get(each.space, (each.pid, []))
             known = [] if each.fresh else intersect(before, each.mappings)
             owed[each.space] = (each.pid, union(known, each.runs))
         self._owed = owed
+        self._mappings = {each.space: each.mappings for each in found}
         for space in set(self._has) - set(owed):
             del self._has[space]
 
@@ -206,7 +215,7 @@ class SourceMemory:
         for space, gone in self._sender.gone:
             if space in self._has:
                 self._has[space] = subtract(self._has[space], gone)
-        self._owed = {}
+        self._owed, self._going = {}, {}
 
 
 def _listed(work: Work) -> list[tuple[str, int, list[Run]]]:

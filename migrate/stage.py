@@ -5,7 +5,7 @@ in it, for CRIU's cache of kernel facts, and so is /tmp, for its scratch directo
 (which may lie there) is loaded.
 
     /run/ocimig/root    the container's root file system
-    /run/ocimig/<key>   the source of each external mount
+    /run/ocimig/<key>   the source of each external mount (runc names them by path: / becomes %)
     /run/ocimig/images  the images, for a container with mapped users (see add_images)
 """
 
@@ -47,6 +47,11 @@ def enter(*, cgroup_namespace: Callable[[], None] | None = None) -> None:
     _cover("/run")
     os.mkdir(DIRECTORY)
     os.chmod(DIRECTORY, 0o711)  # a mapped root looks in too; nobody else is in this namespace
+
+
+def place_of(key: str) -> str:
+    """Where the source of an external mount lies in CRIU's namespace."""
+    return f"{DIRECTORY}/{key.replace('/', '%')}"
 
 
 def _cover(path: str) -> None:
@@ -142,7 +147,7 @@ class Sources:
 
     def paths(self, externals: Iterable[External]) -> Mapping[str, str]:
         """key of an external mount -> its source in CRIU's namespace."""
-        return {item.key: f"{DIRECTORY}/{item.key}" for item in externals}
+        return {item.key: place_of(item.key) for item in externals}
 
     def attach(self, pid: int) -> None:
         """Put what was added since in place in the mount namespace of `pid`."""
@@ -156,7 +161,7 @@ class Sources:
             _cover("/tmp")
             self._covered = True
         for key, fd in self._mounts.items():
-            target = f"{DIRECTORY}/{key}"
+            target = place_of(key)
             directory = stat.S_ISDIR(os.fstat(fd).st_mode)
             if os.path.lexists(target):
                 mount.umount2(target, mount.MNT_DETACH)

@@ -129,7 +129,8 @@ def _content(
 
 
 def fill(directory: int, content: tuple[dict[str, Any], ...]) -> None:
-    """Make what `listing` wrote down in an empty tmpfs of our own."""
+    """Make what `listing` wrote down in an empty tmpfs of our own. Raises ValueError, see check()."""
+    check(content)
     for entry in content[1:]:
         _make(directory, entry)
     for entry in reversed(content):  # children first: making them changed their parents' times
@@ -145,10 +146,26 @@ def fill(directory: int, content: tuple[dict[str, Any], ...]) -> None:
         os.utime(name, ns=times, dir_fd=directory, follow_symlinks=False)
 
 
+def check(content: tuple[dict[str, Any], ...]) -> None:
+    """Whether this is what `listing` writes: the directory first, then names once each, every one in a
+    directory that came before. Else a name could lead through a link out of the tmpfs. Raises ValueError."""
+    directories: set[str] = set()
+    seen: set[str] = set()
+    for entry in content:
+        name, mode = entry["name"], entry["mode"]
+        if not isinstance(name, str) or not isinstance(mode, int) or name in seen:
+            raise ValueError(f"{name!r} is no name inside a directory, or there twice")
+        if name and below(os.path.normpath("/" + name), "/") != name:
+            raise ValueError(f"{name!r} is no name inside a directory")
+        if bool(name) != bool(seen) or (name and os.path.dirname(name) not in directories):
+            raise ValueError(f"{name!r} is in no directory that came before it")
+        seen.add(name)
+        if stat.S_ISDIR(mode):
+            directories.add(name)
+
+
 def _make(directory: int, entry: dict[str, Any]) -> None:
     name, mode = entry["name"], entry["mode"]
-    if below(os.path.normpath("/" + name), "/") != name:
-        raise ValueError(f"{name!r} is no name inside a directory")
     kind = stat.S_IFMT(mode)
     if kind == stat.S_IFDIR:
         os.mkdir(name, 0o700, dir_fd=directory)

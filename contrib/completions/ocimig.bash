@@ -22,7 +22,7 @@ _ocimig() {
         *) verb=${COMP_WORDS[i]}; break ;;
         esac
     done
-    case $verb in backup|job)
+    case $verb in archive|backup|job)
         ((i + 1 < COMP_CWORD)) && verb+=" ${COMP_WORDS[i + 1]}" ;;
     esac
     case "$verb,$prev" in
@@ -69,6 +69,11 @@ _ocimig() {
     "checkpoint,--network-lock") mapfile -t COMPREPLY < <(compgen -W "iptables nftables skip" -- "$cur"); return ;;
     "checkpoint,--page-server") return ;;
     "checkpoint,--status-fd") return ;;
+    "checkpoint,--export") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "checkpoint,--compress") mapfile -t COMPREPLY < <(compgen -W "zstd gzip none" -- "$cur"); return ;;
+    "checkpoint,--sign") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "checkpoint,--base") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "checkpoint,--image-name") return ;;
     "restore,-b"|"restore,--bundle") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
     "restore,--image-path") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
     "restore,--work-path") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
@@ -79,6 +84,10 @@ _ocimig() {
     "restore,--network-lock") mapfile -t COMPREPLY < <(compgen -W "iptables nftables skip" -- "$cur"); return ;;
     "restore,--lsm-profile") return ;;
     "restore,--lsm-mount-context") return ;;
+    "restore,--import") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "restore,--allowed-signers") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "restore,--signer") return ;;
+    "restore,--allow") mapfile -t COMPREPLY < <(compgen -W "mounts files devices hooks sysctls namespaces cgroup annotations capabilities unconfined labels mappings network all" -- "$cur"); return ;;
     "migrate,-p"|"migrate,--port") return ;;
     "migrate,-i"|"migrate,--identity") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
     "migrate,--known-hosts") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
@@ -113,17 +122,11 @@ _ocimig() {
     "drain,--tracker") mapfile -t COMPREPLY < <(compgen -W "userfault softdirty content auto none" -- "$cur"); return ;;
     "drain,--streams") return ;;
     "drain,--compress") mapfile -t COMPREPLY < <(compgen -W "zstd none auto" -- "$cur"); return ;;
-    "job run,--format") mapfile -t COMPREPLY < <(compgen -W "table json" -- "$cur"); return ;;
-    "job run,--jobs") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
-    "job run,--state") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
-    "job list,--format") mapfile -t COMPREPLY < <(compgen -W "table json" -- "$cur"); return ;;
-    "job list,--jobs") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
-    "job status,--format") mapfile -t COMPREPLY < <(compgen -W "table json" -- "$cur"); return ;;
-    "job status,--jobs") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
-    "job status,--state") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
-    "job validate,--jobs") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
-    "job show,--jobs") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
-    "job install-timer,--jobs") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "archive show,--allowed-signers") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "archive show,--signer") return ;;
+    "archive verify,--allowed-signers") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "archive verify,--signer") return ;;
+    "archive convert,--compress") mapfile -t COMPREPLY < <(compgen -W "zstd gzip none" -- "$cur"); return ;;
     "backup init,--encryption") mapfile -t COMPREPLY < <(compgen -W "none aes-256-gcm chacha20-poly1305" -- "$cur"); return ;;
     "backup init,--passphrase-file") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
     "backup init,--key-file") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
@@ -180,6 +183,7 @@ _ocimig() {
     "backup restore,--known-hosts") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
     "backup restore,--transport") mapfile -t COMPREPLY < <(compgen -W "paramiko openssh local" -- "$cur"); return ;;
     "backup restore,--remote-command") return ;;
+    "backup verify,--restore") return ;;
     "backup verify,-f"|"backup verify,--format") mapfile -t COMPREPLY < <(compgen -W "table json" -- "$cur"); return ;;
     "backup verify,--passphrase-file") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
     "backup verify,--key-file") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
@@ -250,9 +254,35 @@ _ocimig() {
     "backup unlock,--known-hosts") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
     "backup unlock,--transport") mapfile -t COMPREPLY < <(compgen -W "paramiko openssh local" -- "$cur"); return ;;
     "backup unlock,--remote-command") return ;;
+    "job run,--format") mapfile -t COMPREPLY < <(compgen -W "table json" -- "$cur"); return ;;
+    "job run,--jobs") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "job run,--state") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "job list,--format") mapfile -t COMPREPLY < <(compgen -W "table json" -- "$cur"); return ;;
+    "job list,--jobs") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "job status,--format") mapfile -t COMPREPLY < <(compgen -W "table json" -- "$cur"); return ;;
+    "job status,--jobs") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "job status,--state") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "job validate,--jobs") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "job show,--jobs") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "job install-timer,--jobs") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "inspect,-p"|"inspect,--pid") return ;;
+    "inspect,--format") mapfile -t COMPREPLY < <(compgen -W "tree json" -- "$cur"); return ;;
+    "inspect,--html") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "inspect,--within") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "diff,--format") mapfile -t COMPREPLY < <(compgen -W "tree json" -- "$cur"); return ;;
+    "diff,--within") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "memory,-p"|"memory,--pid") return ;;
+    "memory,--search") return ;;
+    "memory,--search-hex") return ;;
+    "memory,--search-regex") return ;;
+    "memory,-c"|"memory,--context") return ;;
+    "memory,--extract") return ;;
+    "memory,--output") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "memory,--core") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "memory,--within") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
     esac
     case $verb in
-    "") mapfile -t COMPREPLY < <(compgen -W "create start run exec state list ps kill delete pause resume spec features checkpoint restore migrate dirty-rate drain recover doctor backup job --root --log --log-format --debug --systemd-cgroup --rootless --cgroup-manager -h --help -v --version" -- "$cur") ;;
+    "") mapfile -t COMPREPLY < <(compgen -W "create start run exec state list ps kill delete pause resume spec features checkpoint restore migrate dirty-rate drain recover doctor inspect diff memory archive backup job --root --log --log-format --debug --systemd-cgroup --rootless --cgroup-manager -h --help -v --version" -- "$cur") ;;
     "create") mapfile -t COMPREPLY < <(compgen -W "-b --bundle -f --config --console-socket --pidfd-socket --pid-file --no-pivot --no-new-keyring --preserve-fds --net --no-subreaper --explain -h --help" -- "$cur") ;;
     "start") if [[ $cur == -* ]]; then mapfile -t COMPREPLY < <(compgen -W "-h --help" -- "$cur"); else mapfile -t COMPREPLY < <(_ocimig_ids "$cur"); fi ;;
     "run") mapfile -t COMPREPLY < <(compgen -W "-b --bundle -f --config --console-socket --pidfd-socket --pid-file --no-pivot --no-new-keyring --preserve-fds --net -d --detach --keep --no-subreaper -h --help" -- "$cur") ;;
@@ -266,30 +296,37 @@ _ocimig() {
     "resume") if [[ $cur == -* ]]; then mapfile -t COMPREPLY < <(compgen -W "-h --help" -- "$cur"); else mapfile -t COMPREPLY < <(_ocimig_ids "$cur"); fi ;;
     "spec") mapfile -t COMPREPLY < <(compgen -W "-b --bundle --rootless -h --help" -- "$cur") ;;
     "features") mapfile -t COMPREPLY < <(compgen -W "-h --help" -- "$cur") ;;
-    "checkpoint") if [[ $cur == -* ]]; then mapfile -t COMPREPLY < <(compgen -W "--image-path --work-path --parent-path -R --leave-running --pre-dump --tcp-established --tcp-skip-in-flight --tcp-close --link-remap --ext-unix-sk --shell-job --file-locks --manage-cgroups-mode --empty-ns --auto-dedup --network-lock --lazy-pages --page-server --status-fd -h --help" -- "$cur"); else mapfile -t COMPREPLY < <(_ocimig_ids "$cur"); fi ;;
-    "restore") mapfile -t COMPREPLY < <(compgen -W "-b --bundle --image-path --work-path -d --detach --pid-file --console-socket --no-pivot --no-subreaper --tcp-established --tcp-skip-in-flight --tcp-close --link-remap --ext-unix-sk --shell-job --file-locks --manage-cgroups-mode --empty-ns --auto-dedup --network-lock --lazy-pages --lsm-profile --lsm-mount-context -h --help" -- "$cur") ;;
+    "checkpoint") if [[ $cur == -* ]]; then mapfile -t COMPREPLY < <(compgen -W "--image-path --work-path --parent-path -R --leave-running --pre-dump --tcp-established --tcp-skip-in-flight --tcp-close --link-remap --ext-unix-sk --shell-job --file-locks --manage-cgroups-mode --empty-ns --auto-dedup --network-lock --lazy-pages --page-server --status-fd --export --compress --sign --base --image-name --ignore-rootfs -h --help" -- "$cur"); else mapfile -t COMPREPLY < <(_ocimig_ids "$cur"); fi ;;
+    "restore") mapfile -t COMPREPLY < <(compgen -W "-b --bundle --image-path --work-path -d --detach --pid-file --console-socket --no-pivot --no-subreaper --tcp-established --tcp-skip-in-flight --tcp-close --link-remap --ext-unix-sk --shell-job --file-locks --manage-cgroups-mode --empty-ns --auto-dedup --network-lock --lazy-pages --lsm-profile --lsm-mount-context --import --allowed-signers --signer --allow --plan -h --help" -- "$cur") ;;
     "migrate") if [[ $cur == -* ]]; then mapfile -t COMPREPLY < <(compgen -W "-p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command --remote-root --together -n --dry-run --json --progress --report --max-downtime --max-rounds --max-bandwidth --timeout --on-timeout --auto-converge --post-copy --tracker --streams --compress --forget-retained --tcp-close --file-locks --link-remap --ext-unix-sk --keep-source-files --resume --abort --assume-destination-dead -h --help" -- "$cur"); else mapfile -t COMPREPLY < <(_ocimig_ids "$cur"); fi ;;
     "dirty-rate") if [[ $cur == -* ]]; then mapfile -t COMPREPLY < <(compgen -W "--seconds --tracker --json -h --help" -- "$cur"); else mapfile -t COMPREPLY < <(_ocimig_ids "$cur"); fi ;;
     "drain") mapfile -t COMPREPLY < <(compgen -W "--to --parallel -n --dry-run --keep-going --json -p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command --remote-root --max-downtime --max-rounds --max-bandwidth --timeout --on-timeout --auto-converge --post-copy --tracker --streams --compress --forget-retained --tcp-close --file-locks --link-remap --ext-unix-sk --keep-source-files -h --help" -- "$cur") ;;
     "recover") if [[ $cur == -* ]]; then mapfile -t COMPREPLY < <(compgen -W "--json -h --help" -- "$cur"); else mapfile -t COMPREPLY < <(_ocimig_ids "$cur"); fi ;;
     "doctor") mapfile -t COMPREPLY < <(compgen -W "--json -h --help" -- "$cur") ;;
+    "archive show") mapfile -t COMPREPLY < <(compgen -W "--allowed-signers --signer --members --json -h --help" -- "$cur") ;;
+    "archive verify") mapfile -t COMPREPLY < <(compgen -W "--allowed-signers --signer -h --help" -- "$cur") ;;
+    "archive convert") mapfile -t COMPREPLY < <(compgen -W "--compress --oci -h --help" -- "$cur") ;;
+    "backup init") mapfile -t COMPREPLY < <(compgen -W "--encryption --passphrase-file --key-file --passcommand --cache -p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command -h --help" -- "$cur") ;;
+    "backup create") mapfile -t COMPREPLY < <(compgen -W "--tag --tracker --tcp-close -f --format --passphrase-file --key-file --passcommand --cache -p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command -h --help" -- "$cur") ;;
+    "backup list") mapfile -t COMPREPLY < <(compgen -W "--container --tag -q --quiet -f --format --passphrase-file --key-file --passcommand --cache -p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command -h --help" -- "$cur") ;;
+    "backup show") mapfile -t COMPREPLY < <(compgen -W "--files -f --format --passphrase-file --key-file --passcommand --cache -p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command -h --help" -- "$cur") ;;
+    "backup restore") mapfile -t COMPREPLY < <(compgen -W "--container --as -b --bundle --tcp-close --passphrase-file --key-file --passcommand --cache -p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command -h --help" -- "$cur") ;;
+    "backup verify") mapfile -t COMPREPLY < <(compgen -W "--read-data --restore -f --format --passphrase-file --key-file --passcommand --cache -p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command -h --help" -- "$cur") ;;
+    "backup diff") mapfile -t COMPREPLY < <(compgen -W "-f --format --passphrase-file --key-file --passcommand --cache -p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command -h --help" -- "$cur") ;;
+    "backup forget") mapfile -t COMPREPLY < <(compgen -W "--keep-last --keep-hourly --keep-daily --keep-weekly --keep-monthly --keep-yearly --keep-within --keep-tag --container --tag -n --dry-run --prune -f --format --passphrase-file --key-file --passcommand --cache -p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command -h --help" -- "$cur") ;;
+    "backup prune") mapfile -t COMPREPLY < <(compgen -W "-n --dry-run --max-unused -f --format --passphrase-file --key-file --passcommand --cache -p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command -h --help" -- "$cur") ;;
+    "backup repair") mapfile -t COMPREPLY < <(compgen -W "-f --format --passphrase-file --key-file --passcommand --cache -p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command -h --help" -- "$cur") ;;
+    "backup unlock") mapfile -t COMPREPLY < <(compgen -W "--passphrase-file --key-file --passcommand --cache -p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command -h --help" -- "$cur") ;;
     "job run") mapfile -t COMPREPLY < <(compgen -W "--all --dry-run --format --jobs --state -h --help" -- "$cur") ;;
     "job list") mapfile -t COMPREPLY < <(compgen -W "-q --quiet --format --jobs -h --help" -- "$cur") ;;
     "job status") mapfile -t COMPREPLY < <(compgen -W "--format --jobs --state -h --help" -- "$cur") ;;
     "job validate") mapfile -t COMPREPLY < <(compgen -W "--jobs -h --help" -- "$cur") ;;
     "job show") mapfile -t COMPREPLY < <(compgen -W "--jobs -h --help" -- "$cur") ;;
     "job install-timer") mapfile -t COMPREPLY < <(compgen -W "--print --jobs -h --help" -- "$cur") ;;
-    "backup init") mapfile -t COMPREPLY < <(compgen -W "--encryption --passphrase-file --key-file --passcommand --cache -p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command -h --help" -- "$cur") ;;
-    "backup create") mapfile -t COMPREPLY < <(compgen -W "--tag --tracker --tcp-close -f --format --passphrase-file --key-file --passcommand --cache -p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command -h --help" -- "$cur") ;;
-    "backup list") mapfile -t COMPREPLY < <(compgen -W "--container --tag -q --quiet -f --format --passphrase-file --key-file --passcommand --cache -p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command -h --help" -- "$cur") ;;
-    "backup show") mapfile -t COMPREPLY < <(compgen -W "--files -f --format --passphrase-file --key-file --passcommand --cache -p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command -h --help" -- "$cur") ;;
-    "backup restore") mapfile -t COMPREPLY < <(compgen -W "--container --as -b --bundle --tcp-close --passphrase-file --key-file --passcommand --cache -p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command -h --help" -- "$cur") ;;
-    "backup verify") mapfile -t COMPREPLY < <(compgen -W "--read-data -f --format --passphrase-file --key-file --passcommand --cache -p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command -h --help" -- "$cur") ;;
-    "backup diff") mapfile -t COMPREPLY < <(compgen -W "-f --format --passphrase-file --key-file --passcommand --cache -p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command -h --help" -- "$cur") ;;
-    "backup forget") mapfile -t COMPREPLY < <(compgen -W "--keep-last --keep-hourly --keep-daily --keep-weekly --keep-monthly --keep-yearly --keep-within --keep-tag --container --tag -n --dry-run --prune -f --format --passphrase-file --key-file --passcommand --cache -p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command -h --help" -- "$cur") ;;
-    "backup prune") mapfile -t COMPREPLY < <(compgen -W "-n --dry-run --max-unused -f --format --passphrase-file --key-file --passcommand --cache -p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command -h --help" -- "$cur") ;;
-    "backup repair") mapfile -t COMPREPLY < <(compgen -W "-f --format --passphrase-file --key-file --passcommand --cache -p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command -h --help" -- "$cur") ;;
-    "backup unlock") mapfile -t COMPREPLY < <(compgen -W "--passphrase-file --key-file --passcommand --cache -p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command -h --help" -- "$cur") ;;
+    "inspect") mapfile -t COMPREPLY < <(compgen -W "-p --pid --files --sockets --mounts --memory --env --stats --all --format --html --within -h --help" -- "$cur") ;;
+    "diff") mapfile -t COMPREPLY < <(compgen -W "--format --within -h --help" -- "$cur") ;;
+    "memory") mapfile -t COMPREPLY < <(compgen -W "-p --pid --list --search --search-hex --search-regex -c --context --extract --output --core --within -h --help" -- "$cur") ;;
+    archive) mapfile -t COMPREPLY < <(compgen -W "show verify convert" -- "$cur") ;;
     backup) mapfile -t COMPREPLY < <(compgen -W "init create list show restore verify diff forget prune repair unlock" -- "$cur") ;;
     job) mapfile -t COMPREPLY < <(compgen -W "run list status validate show install-timer" -- "$cur") ;;
     esac

@@ -11,11 +11,11 @@ import os
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from ocimig import files, jsonio, log
-from ocimig.migrate import checkpoint, dirty_rate, facts, trackers
+from ocimig.migrate import checkpoint, dirty_rate, facts, journal, trackers
 from ocimig.migrate.backup import known as known_files
 from ocimig.migrate.backup.files import Capture
 from ocimig.migrate.backup.memory import Aside, Before, Keeper, StoreSender
@@ -51,17 +51,6 @@ class BackupOptions:
     ext_unix_sk: bool = False
 
 
-@dataclass(slots=True)
-class Backup:
-    """One snapshot in the making: what `create` fills."""
-
-    id: str
-    notes: list[str] = field(default_factory=list)
-    frozen_at: float = 0.0  # seconds since 1970
-    began: float = field(default_factory=time.monotonic)
-    times: dict[str, float] = field(default_factory=dict)
-
-
 def create(
     containers: Store, id: str, repository: Repository, options: BackupOptions
 ) -> tuple[Snapshot, list[str]]:
@@ -71,7 +60,7 @@ def create(
     raise, and NoSpace, PlaceFailed of the store.
     """
     try:
-        with containers.lock(id, wait=False):
+        with journal.claim_container(containers, id), containers.lock(id, wait=False):
             source = RealSource()
             state, spec = source.load(containers, id)
             return _Create(containers, repository, options, state, spec).run(source)
@@ -97,8 +86,15 @@ class _Create:
         self.options = options
         self.state = state
         self.spec = spec
-        self.work = Backup(state.id)
         self.home = os.path.join(containers.root, _HOME, state.id)
+        whose = head.digest_of(os.path.realpath(containers.root).encode()).hex()[:8]
+        self.room = os.path.join(
+            repository.cache, "work", f"{state.id}.{whose}"
+        )  # for what is large
+        self.notes: list[str] = []
+        self.began = time.monotonic()
+        self.frozen_at = 0.0  # seconds since 1970
+        self.times: dict[str, float] = {}
         self.number = head.fresh_number()
         self.hot: Mapping[str, Any] = {}
         self.manifest: dict[str, Any] = {}
@@ -106,8 +102,9 @@ class _Create:
 
     def run(self, source: RealSource) -> tuple[Snapshot, list[str]]:
         """See create()."""
-        files.remove_tree(self.home)  # what a crash left; the lock is ours
-        os.makedirs(self.home, mode=0o700)
+        for place in (self.home, self.room):
+            files.remove_tree(place)  # what a crash left; the lock is ours
+            os.makedirs(place, mode=0o700)
         try:
             with ExitStack() as stack:
                 writer = self.repository.writer()
@@ -116,7 +113,8 @@ class _Create:
             self.repository.add(snapshot)
         finally:
             files.remove_tree(self.home)
-        return snapshot, self.work.notes
+            files.remove_tree(self.room)
+        return snapshot, self.notes
 
     def _take(self, source: RealSource, writer: Writer, stack: ExitStack) -> Snapshot:
         captures = [
@@ -126,31 +124,34 @@ class _Create:
         for _, _, capture in captures:
             capture.scan()
         keeper = Keeper(writer, self.repository.digest_key, self._before())
-        aside = Aside(self.home, keeper)
+        aside = Aside(self.room, keeper)
         stack.callback(aside.close)
+        trees = [capture for _, _, capture in captures]
         memory = self._memory(keeper, aside)
         try:
-            self._rounds(memory)
-            self._freeze(memory, [capture for _, _, capture in captures])
+            self._rounds(memory, trees)
+            self._freeze(memory, trees)
             kept = memory.held() if memory is not None else []
             sizes = {space: os.fstat(fd).st_size for space, fd, _ in kept if space[0] == "s"}
         finally:
             if memory is not None:
                 memory.close()
         aside.take_up()
-        trees = []
+        kept_trees = []
         for name, path, capture in captures:
             captured = capture.finish()
             keeper.read_bytes += captured.data
-            trees.append(Tree(name, path, jsonio.loads(tree.encode(captured.root))))
+            kept_trees.append(Tree(name, path, jsonio.loads(tree.encode(captured.root))))
         self.pages = sum(total(runs) for _, _, runs in kept) // PAGE
         spaces = keeper.segments({space: runs for space, _, runs in kept if runs})
         images = self._images(writer)
         written = writer.finish()
-        for (name, _, capture), each in zip(captures, trees, strict=True):
+        for (name, _, capture), each in zip(captures, kept_trees, strict=True):
             known_files.save(self._cache(name), head.hexadecimal(self.number), capture.known())
-            self.work.notes += [f"{each.path}: {capture.blind}"] if capture.blind else []
-        return self._snapshot(spaces, sizes, trees, images, keeper.read_bytes, written.stored_bytes)
+            self.notes += [f"{each.path}: {capture.blind}"] if capture.blind else []
+        return self._snapshot(
+            spaces, sizes, kept_trees, images, keeper.read_bytes, written.stored_bytes
+        )
 
     def _snapshot(
         self,
@@ -161,12 +162,12 @@ class _Create:
         read: int,
         stored: int,
     ) -> Snapshot:
-        times = self.work.times
+        times = self.times
         return Snapshot(
             id=head.hexadecimal(self.number),
             container=self.state.id,
             host=facts.host_name(),
-            time=self.work.frozen_at,
+            time=self.frozen_at,
             config=self.spec,
             manifest=self.manifest,
             images=images,
@@ -177,7 +178,7 @@ class _Create:
             tags=self.options.tags,
             hot={pid: list(runs) for pid, runs in self.hot.items()},
             frozen_seconds=times.get("released", times["done"]) - times["begin"],
-            seconds=time.monotonic() - self.work.began,
+            seconds=time.monotonic() - self.began,
             pages=self.pages,
             read_bytes=read,
             stored_bytes=stored,
@@ -192,7 +193,7 @@ class _Create:
         os.makedirs(os.path.dirname(self._cache(name)), mode=0o700, exist_ok=True)
         there = self.repository.names()
         known = known_files.load(self._cache(name), lambda id: id in there)
-        return Capture(writer, path, room=self.home, known=known)
+        return Capture(writer, path, room=self.room, known=known)
 
     # ---- memory
 
@@ -214,18 +215,20 @@ class _Create:
 
     def _memory(self, keeper: Keeper, aside: Aside) -> SourceMemory | None:
         if self.options.tracker == "none" or mapped(self.spec):
-            self.work.notes.append("all memory is saved in the freeze")
+            self.notes.append("all memory is saved in the freeze")
             return None
         tracker = trackers.choose(
             self.options.tracker, pause=lambda: dirty_rate.paused(self.state), shared=True
         )
         return SourceMemory(self.state.pid, tracker, StoreSender(keeper, tracker.sent), aside)
 
-    def _rounds(self, memory: SourceMemory | None) -> None:
+    def _rounds(self, memory: SourceMemory | None, captures: list[Capture]) -> None:
         before = 0
         for number in range(ROUNDS if memory is not None else 0):
             assert memory is not None
             left = memory.round().dirty_pages
+            for capture in captures:
+                capture.listen()
             if left <= ENOUGH or (number and left > SLOWER * before):
                 break
             before = left
@@ -236,13 +239,15 @@ class _Create:
         def before_freeze() -> None:
             if memory is not None:
                 memory.round()
+            for capture in captures:
+                capture.listen()
 
         def on_frozen(frozen: checkpoint.Frozen) -> None:
-            self.work.frozen_at = time.time()
+            self.frozen_at = time.time()
             for capture in captures:
                 capture.freeze(frozen.pids)
             self.manifest = jsonio.loads(frozen.manifest.to_json())
-            self.work.times = frozen.times
+            self.times = frozen.times
 
         checkpoint.checkpoint(
             self.containers,
@@ -266,7 +271,7 @@ class _Create:
         )
         if memory is not None:
             self.hot = memory.hot()
-            self.work.notes += memory.notes
+            self.notes += memory.notes
 
     def _images(self, writer: Writer) -> dict[str, Image]:
         found = {}

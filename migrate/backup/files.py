@@ -8,7 +8,7 @@
     known.save(..., snapshot, capture.known())     # when the snapshot is in the store
 
 The tree is under the control of whoever is in the container: names are opened below their directory, through
-no link, and what is found must be the file that was looked at before. docs/adr/0036.
+no link, and what is found must be the file that was looked at before. docs/adr/0030
 """
 
 import errno

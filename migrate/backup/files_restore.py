@@ -13,7 +13,7 @@ from ocimig import files
 from ocimig.errors import NoSpace, OcimigError
 from ocimig.migrate.backup.walk import inside
 from ocimig.migrate.errors import DirectoryNotEmpty, TreeFailed
-from ocimig.migrate.rootfs import metadata, records
+from ocimig.migrate.rootfs import metadata, paths, records
 from ocimig.migrate.rootfs.paths import Directories, split
 from ocimig.migrate.rootfs.records import Record
 from ocimig.migrate.store import stream, tree
@@ -156,14 +156,15 @@ class _Target:
         self._directories.forget()
         found = [""]
         for path in found:  # it grows
-            fd = self._directories.open(path)
-            with os.scandir(fd) as entries:
-                names = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
-            for name, is_directory in names:
-                if is_directory:
-                    found.append(f"{path}/{name}" if path else name)
-                else:
-                    os.unlink(name, dir_fd=fd)
+            # btrfs shows a directory as it was when it was opened: so it is opened now
+            with files.Fd(paths.open_directory(self.root, path)) as fd:
+                with os.scandir(fd) as entries:
+                    names = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+                for name, is_directory in names:
+                    if is_directory:
+                        found.append(f"{path}/{name}" if path else name)
+                    else:
+                        os.unlink(name, dir_fd=fd)
         for path in reversed(found[1:]):
             parent, name = split(path)
             os.rmdir(name, dir_fd=self._directories.open(parent))

@@ -37,7 +37,8 @@ Connect = Callable[[int], "dict[str, Any] | None"]
 @dataclass(frozen=True, slots=True)
 class WantedRestore:
     """As the options of `ocimig backup restore`. `bundle` is where its files go ("" is where they were);
-    `connect` builds its network, see RestoreOptions."""
+    `connect` builds its network, see RestoreOptions; `on_restored` is called when it is whole and does not
+    run yet: what it raises undoes everything."""
 
     id: str
     bundle: str = ""
@@ -46,6 +47,7 @@ class WantedRestore:
     systemd_cgroup: bool = False
     stdio: tuple[int, int, int] = (0, 1, 2)
     connect: Connect | None = None
+    on_restored: Callable[[int], None] | None = None
 
 
 def restore_snapshot(
@@ -70,7 +72,7 @@ class _Restore:
         self.repository = repository
         self.snapshot = snapshot
         self.wanted = wanted
-        self.home = os.path.join(containers.root, _HOME, wanted.id)
+        self.home = _home(containers, wanted.id)
         self.places = _places(snapshot, wanted.bundle)
         self.made: list[str] = []
 
@@ -91,7 +93,7 @@ class _Restore:
         return state
 
     def _run(self) -> ContainerState:
-        directory = os.path.join(self.home, "images")
+        directory = images_of(self.containers, self.wanted.id)
         self._write_images(directory)
         for tree in self.snapshot.trees:
             path = self.places[tree.name]
@@ -128,11 +130,23 @@ class _Restore:
             work.prepare(spec)
             if memory is not None:
                 memory.serve(directory, _hot(self.snapshot))
-            state = work.run()
+            state = work.run(on_restored=self._restored(memory))
             work.settle()
             if memory is not None:
                 memory.filled()
             return state
+
+    def _restored(self, memory: FarMemory | None) -> Callable[[int], None] | None:
+        """Who wants to look at it wants all of its memory: until it is there, reading it fails."""
+        look = self.wanted.on_restored
+        if look is None or memory is None:
+            return look
+
+        def filled(pid: int) -> None:
+            memory.filled()
+            look(pid)
+
+        return filled
 
     # ---- images
 
@@ -162,6 +176,9 @@ class _Restore:
     def _spec(self) -> dict[str, Any]:
         """Its config.json, with the root file system where it is now."""
         spec = dict(self.snapshot.config)
+        if self.wanted.id != self.snapshot.container and "cgroupsPath" in (spec.get("linux") or {}):
+            # another container of that configuration may still run in there
+            spec["linux"] = {k: v for k, v in spec["linux"].items() if k != "cgroupsPath"}
         if "rootfs" in self.places:
             spec["root"] = {**spec["root"], "path": self.places["rootfs"]}
         return spec
@@ -204,6 +221,15 @@ class _Restore:
         lifecycle.end(self.containers.load(self.wanted.id))
 
 
+def _home(containers: Store, id: str) -> str:
+    return os.path.join(containers.root, _HOME, id)
+
+
+def images_of(containers: Store, id: str) -> str:
+    """Where the images of a restore lie while it is under way."""
+    return os.path.join(_home(containers, id), "images")
+
+
 def _places(snapshot: Snapshot, bundle: str) -> dict[str, str]:
     """Where each tree goes."""
     if not bundle:
@@ -219,10 +245,16 @@ def _hot(snapshot: Snapshot) -> dict[str, list[list[int]]]:
     return {pid: [[start, end] for start, end in runs] for pid, runs in snapshot.hot.items()}
 
 
+def saved_network(snapshot: Snapshot) -> dict[str, Any] | None:
+    """The facts of the network that ocimig had built for the container, if it had."""
+    state = (snapshot.manifest.get("facts") or {}).get("state") or {}
+    return state.get("network") or None
+
+
 def connector(snapshot: Snapshot, id: str) -> Connect | None:
     """What builds the network that ocimig had built for the container, in a namespace, for `id`."""
-    saved = ((snapshot.manifest.get("facts") or {}).get("state") or {}).get("network")
-    if not saved:
+    saved = saved_network(snapshot)
+    if saved is None:
         return None
     config = network.from_facts(saved)
 

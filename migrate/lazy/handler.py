@@ -27,7 +27,8 @@ __all__ = ["Outcome", "PageHandler", "Source", "held"]
 def held(
     fd: int, runs: Sequence[Run], *, punch: bool = True, holes: Sequence[Run] | None = None
 ) -> Source:
-    """Pages in a file at the offset of their address. `holes`, if known, are those of zeros, and all of them."""
+    """Pages in a file at the offset of their address. `holes`, if known, are those that are zeros and stay
+    so: what comes later (serve) is in none of them. They are filled without a look at the file."""
     return Source(fd, [(start, end, start) for start, end in runs], punch, holes)
 
 

@@ -164,11 +164,11 @@ class PageSender:
         is counted as missing. Raises LinkLost; then lost() says what is to be sent again.
         """
         before = time.monotonic()
-        self._barrier()
         work = list(dirty)
         self.gone = []
         pieces, sent = _Shared(self._pieces(work)), Sent()
         try:
+            self._barrier()
             self._run(lambda stream: self._send_all(stream, pieces, sent))
         except BaseException:
             self._lost += [(piece.space, piece.pid, piece.runs) for piece in pieces.rest()]

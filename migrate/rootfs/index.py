@@ -49,6 +49,9 @@ class Index:
     entries: dict[str, Entry] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)  # mount points: not entered
     links: dict[str, str] = field(default_factory=dict)  # name -> the name it was sent as a link to
+    mapped: frozenset[int] = (
+        frozenset()
+    )  # inodes that may have been written unseen since they were read
 
 
 def scan(
@@ -165,7 +168,7 @@ def shared_mappings(pids: Iterable[int]) -> frozenset[int]:
             maps = files.read(f"/proc/{pid}/maps")
         except (FileNotFoundError, ProcessLookupError):
             continue
-        for line in maps.splitlines():
+        for line in maps.split(b"\n"):  # a name may hold any other end of line
             fields = line.split(None, 5)
             if len(fields) >= 5 and fields[1][1:2] == b"w" and fields[1][3:4] == b"s":
                 found.add(int(fields[4]))

@@ -4,7 +4,7 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -58,6 +58,7 @@ def send(
     one_filesystem: bool = True,
     suspects: Collection[int] = (),
     opened: Collection[int] = (),
+    mapped: Callable[[], Collection[int]] | None = None,
     watch: Watch | None = None,
     settle: bool = True,
     timeout: float | None = records.SILENCE,
@@ -66,11 +67,14 @@ def send(
 
     The index that comes back is what the other side has now: give it to the next call, which may
     change it. A `watch` that was started before the first call makes the later ones look only at what
-    changed; of what it does not see, `suspects` (inodes) are sent again and `opened` looked at. With
-    `settle`, a first pass writes out dirty pages before it looks, so that a later write through a
-    memory mapping shows in the times of its file. The receiver must be in receive(). `timeout` is
-    how long it may take none of our data, and how long it may be silent at the end.
+    changed; of what it does not see, `suspects` (inodes) are sent again and `opened` looked at. `mapped`
+    says which inodes processes that run have mapped: what they write by that after we read shows nowhere,
+    so the next call sends again what is mapped no more. With `settle`, a first pass writes out dirty
+    pages before it looks, so that a later write through a memory mapping shows in the times of its file.
+    The receiver must be in receive(). `timeout` is how long it may take none of our data, and how long
+    it may be silent at the end.
     """
+    written = previous.mapped if previous is not None else frozenset()
     fd = os.dup(root) if isinstance(root, int) else _open_root(root)
     with files.Fd(fd):
         looked: list[str] | None = None
@@ -81,34 +85,44 @@ def send(
             begun = time.monotonic()
             if watch is not None and previous is not None and one_filesystem and watch.drain():
                 now = previous
-                before, looked = look_again(fd, now, watch, {*suspects, *opened}, only, skip)
+                before, looked = look_again(
+                    fd, now, watch, {*suspects, *opened, *written}, only, skip
+                )
             else:
                 now = scan(fd, only=only, skip=skip, one_filesystem=one_filesystem, watch=watch)
                 before = previous or Index()
         seconds = time.monotonic() - begun
-        todo = plan(before, now, suspects, looked)
+        # Asked between the look and the reading: a mapping whose writes neither shows is there throughout.
+        still = frozenset(mapped()) if mapped is not None else frozenset()
+        todo = plan(before, now, {*suspects, *(written - still)}, looked)
         sender = _Sender(wire, fd, before, now, todo, timeout)
-        try:
-            sender.run()
-        except FarFailure:  # it waits for the end of what is under way
-            wire.send(records.END, {"aborted": True}, timeout=timeout)
-            raise
-        except LinkLost:
-            raise
-        except OSError as error:
-            failure = _failed("read", str(error.filename or "."), error)
-            wire.send_error(failure)
-            raise failure from None
-        except OcimigError as error:
-            wire.send_error(error)
-            raise
+        _run(sender, wire, timeout)
     if watch is not None:
         watch.know(now) if looked is None else watch.update(before, now, looked)
+    now.mapped = still
     sent = sender.sent
     sent.scanned = len(now.entries) if looked is None else len(looked)
     sent.scan_seconds = seconds
     sent.seconds = time.monotonic() - begun
     return now, sent
+
+
+def _run(sender: "_Sender", wire: Wire, timeout: float | None) -> None:
+    """Send it; who receives hears of what goes wrong here."""
+    try:
+        sender.run()
+    except FarFailure:  # it waits for the end of what is under way
+        wire.send(records.END, {"aborted": True}, timeout=timeout)
+        raise
+    except LinkLost:
+        raise
+    except OSError as error:
+        failure = _failed("read", str(error.filename or "."), error)
+        wire.send_error(failure)
+        raise failure from None
+    except OcimigError as error:
+        wire.send_error(error)
+        raise
 
 
 def _open_root(root: str) -> int:

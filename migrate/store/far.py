@@ -63,7 +63,7 @@ def parse(
     host, slash, path = text.removeprefix(SCHEME).partition("/")
     path = os.path.normpath(f"/{path.lstrip('/')}")
     if not is_far(text) or not slash or path == "/" or not path.isprintable():
-        raise InvalidTarget(target=text, reason="a store is ssh://[user@]host[:port]/directory")
+        raise InvalidTarget(target=text, reason="a store is ssh://HOST/DIRECTORY")
     target = Target.parse(
         host, port=port, identity=identity, known_hosts=known_hosts, accept_new=accept_new
     )

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from ocimig.errors import Interrupted, OcimigError
+from ocimig.errors import Interrupted, NoSpace, OcimigError
 from ocimig.files import Fd
 from ocimig.migrate.beat import Beat
 from ocimig.migrate.errors import BrokenFrame, LinkLost
@@ -107,7 +107,7 @@ class Server:
         self._busy = True
         try:
             handler(frame)
-        except (BrokenFrame, LinkLost):
+        except (BrokenFrame, LinkLost, Interrupted):
             raise
         except OcimigError as error:
             self._wire.send(FAILED, {"name": type(error).__name__, "reason": _reason(error)})
@@ -172,7 +172,7 @@ class Server:
             raise self._broken("too many files in the making")
         try:
             self._files[number] = self._place.make(room)
-        except OcimigError as error:  # said when the answer is due: at commit
+        except (NoSpace, PlaceFailed) as error:  # said when the answer is due: at commit
             self._files[number] = error
 
     def _write(self, frame: Frame) -> None:
@@ -183,7 +183,7 @@ class Server:
         if isinstance(making, LocalMaking):
             try:
                 making.write(frame.payload)
-            except OcimigError as error:
+            except (NoSpace, PlaceFailed) as error:
                 making.__exit__(None, None, None)  # a full disk gets its room back at once
                 self._files[number] = error
 

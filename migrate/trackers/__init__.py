@@ -28,7 +28,7 @@ class Dirty:
 
     space: str  # migrate/memory/spaces.py
     pid: int  # on this host; of a shared object a descriptor, ours, as the sender takes it
-    runs: list[Run]  # there, and written since the look before; everything in the first look
+    runs: list[Run]  # there, and written since the look before, or not followed in that
     mappings: list[Run]  # all such mappings, populated or not
     fresh: bool = False  # what was held of this space is of another: forget it
     untracked: list[Run] = field(
@@ -45,6 +45,8 @@ class Tracker(Protocol):
     def look(self, tasks: Mapping[int, int], *, final: bool = False) -> list[Dirty]:
         """What was written since the last look that was not `final`, of each process that lives.
 
+        What that look did not name, though it was there (locked just then, say), counts as written,
+        but for a `final` look, which may leave this to the caller: he knows what was named.
         `tasks` is host pid → pid in the container. New processes, new programs and new mappings are
         followed from here on. What is reported must be read after this returns. `final` is for
         processes that all stand still (frozen, or stopped by CRIU): nothing in them is touched, and

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from blake3 import blake3
 
-from ocimig.migrate.memory.runs import PAGE, Run, merge
+from ocimig.migrate.memory.runs import PAGE, Run, intersect, merge, subtract, union
 from ocimig.migrate.memory.spaces import of_process
 from ocimig.migrate.trackers import Dirty, maps
 from ocimig.runtime.linux import proc
@@ -23,12 +23,13 @@ _SPAN = _PIECE * PAGE
 class _Space:
     """What of one process was sent."""
 
-    __slots__ = ("digests", "name", "start_time")
+    __slots__ = ("digests", "name", "named", "start_time")
 
     def __init__(self, name: str, start_time: int) -> None:
         self.name = name
         self.start_time = start_time
         self.digests: dict[int, bytearray] = {}  # start of a piece -> digests of its pages
+        self.named: list[Run] = []  # what the last look was about
 
     def take(self, run: Run, data: memoryview) -> None:
         """Remember what was sent of a run."""
@@ -92,6 +93,10 @@ class Content:
                     self._spaces[pid] = self._names[known.name] = known
             populated = maps.populated(fd, mapped.eligible)
             changed = populated if final and fresh else self._compare(pid, known, populated)
+            if not final:
+                unnamed = subtract(mapped.eligible, known.named)
+                changed = union(changed, intersect(populated, unnamed))
+                known.named = mapped.eligible
         except (ProcessLookupError, FileNotFoundError):
             return None
         finally:

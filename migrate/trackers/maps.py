@@ -214,7 +214,7 @@ def _some_are_not_lazy(pid: int) -> bool:
 def _lazy_by_flags(pid: int) -> set[Run]:
     lazy: set[Run] = set()
     current: Run | None = None
-    for line in _file(pid, "smaps").splitlines():
+    for line in _file(pid, "smaps").split(b"\n"):  # a name may hold any other end of line
         if match := _RANGE.match(line):
             current = (int(match[1], 16), int(match[2], 16))
         elif line.startswith(b"VmFlags:") and current and not _NOT_LAZY & set(line.split()):

@@ -8,7 +8,7 @@ import mmap
 import os
 from collections.abc import Mapping, Sequence
 
-from ocimig.migrate.memory.runs import PAGE, Run
+from ocimig.migrate.memory.runs import PAGE, Run, subtract, union
 from ocimig.migrate.memory.spaces import of_process
 from ocimig.migrate.trackers import Dirty, Pause, maps
 from ocimig.runtime.linux import memory, pagemap, proc
@@ -46,11 +46,12 @@ class SoftDirty:
         self.notes: list[str] = []
         self._pause = pause
         self._start: dict[int, int] = {}  # pid -> start time, of those whose bits were cleared
+        self._named: dict[int, list[Run]] = {}  # what the last look at these was about
 
     def look(self, tasks: Mapping[int, int], *, final: bool = False) -> list[Dirty]:
         """See Tracker."""
         for pid in set(self._start) - set(tasks):
-            del self._start[pid]
+            del self._start[pid], self._named[pid]
         if final:
             found = [self._look_at(pid, inside, final=True) for pid, inside in tasks.items()]
         else:
@@ -64,6 +65,7 @@ class SoftDirty:
     def close(self) -> None:
         """See Tracker."""
         self._start.clear()
+        self._named.clear()
 
     def _look_at(self, pid: int, inside: int, *, final: bool) -> Dirty | None:
         stat, mapped, fd = proc.stat(pid), maps.read(pid), maps.open_pagemap(pid)
@@ -73,9 +75,12 @@ class SoftDirty:
             fresh = self._start.get(pid) != stat.start_time
             # a new mapping, also that of a new program, counts as written until the bits are cleared
             runs = maps.populated(fd, mapped.eligible) if fresh else _written(fd, mapped.eligible)
+            if not fresh and not final:  # the bits of what was not eligible were cleared too
+                unnamed = subtract(mapped.eligible, self._named[pid])
+                runs = union(runs, maps.populated(fd, unnamed))
             if not final:
                 _clear(pid)
-                self._start[pid] = stat.start_time
+                self._start[pid], self._named[pid] = stat.start_time, mapped.eligible
         except ProcessLookupError:
             return None
         finally:

@@ -19,7 +19,7 @@ from ocimig.migrate.memory.spaces import of_process
 from ocimig.migrate.trackers import Dirty, Pause, content, direct, maps
 from ocimig.runtime import arming
 from ocimig.runtime.errors import NoInit
-from ocimig.runtime.linux import memory, pagemap, proc, userfaultfd
+from ocimig.runtime.linux import kcmp, memory, pagemap, proc, userfaultfd
 
 _FEATURES = userfaultfd.UFFD_FEATURE_WP_ASYNC | userfaultfd.UFFD_FEATURE_WP_UNPOPULATED
 _WP = userfaultfd.UFFDIO_REGISTER_MODE_WP
@@ -55,15 +55,20 @@ def refusal() -> str:
 class _Followed:
     """One process and its descriptor."""
 
-    __slots__ = ("start_time", "uffd")
+    __slots__ = ("named", "start_time", "uffd")
 
     def __init__(self, start_time: int, uffd: int) -> None:
         self.start_time = start_time
         self.uffd = uffd
+        self.named: list[Run] = []  # what the last look was about
 
 
 class _Gone(Exception):
     """The address space that a descriptor is of exists no more."""
+
+
+class _Taken(Exception):
+    """Somebody else's userfaultfd watches a mapping: whose look comes first takes the marks away."""
 
 
 def _ended(uffd: int, address: int) -> bool:
@@ -91,6 +96,8 @@ class Userfault:
     def look(self, tasks: Mapping[int, int], *, final: bool = False) -> list[Dirty]:
         """See Tracker."""
         self._forget_the_dead(tasks)
+        if not final:
+            tasks = {pid: inside for pid, inside in tasks.items() if not self._borrows(pid, tasks)}
         new = set() if final else self._arm([pid for pid in tasks if pid not in self._followed])
         direct_users = set() if final else {pid for pid in self._followed if direct.used(pid)}
         plain = [pid for pid in tasks if pid in self._followed and pid not in direct_users]
@@ -121,6 +128,15 @@ class Userfault:
             stat = proc.stat(pid) if pid in tasks else None
             if stat is None or stat.start_time != followed.start_time:
                 self._forget(pid)
+
+    def _borrows(self, pid: int, tasks: Mapping[int, int]) -> bool:
+        """Whether it runs in the memory of another that is looked at (vfork(2), CLONE_VM): a look of its
+        own would take away marks of writes after the other's. Should it be met in the freeze, it is a stranger.
+        """
+        if pid in self._followed or (stat := proc.stat(pid)) is None:
+            return False
+        others = [stat.ppid] if stat.ppid in tasks else []
+        return any(kcmp.same_memory(pid, other) for other in (*others, *self._followed))
 
     def _forget(self, pid: int) -> None:
         os.close(self._followed.pop(pid).uffd)
@@ -164,21 +180,23 @@ class Userfault:
     ) -> Dirty | None:
         """None when it has ended, runs another program now and cannot be followed, or is not for us."""
         try:
-            return self._look_at(pid, tasks[pid], final=final, fresh=pid in new)
-        except _Gone:
-            self._forget(pid)
-        if final or not self._arm([pid]):
-            return None
-        try:
+            try:
+                return self._look_at(pid, tasks[pid], final=final, fresh=pid in new)
+            except _Gone:
+                self._forget(pid)
+            if final or not self._arm([pid]):
+                return None
             return self._look_at(pid, tasks[pid], fresh=True)
         except _Gone:
             self._forget(pid)
-            return None
+        except _Taken:
+            self._give_up(pid, "its memory is watched by another userfaultfd")
+        return None
 
     def _look_at(
         self, pid: int, inside: int, *, final: bool = False, fresh: bool = False
     ) -> Dirty | None:
-        """None when it has ended, or is not for us. Raises _Gone."""
+        """None when it has ended, or is not for us. Raises _Gone, _Taken."""
         mapped, fd = maps.read(pid), maps.open_pagemap(pid)
         try:
             if mapped is None or fd is None:
@@ -193,6 +211,11 @@ class Userfault:
                 runs = union(runs, untracked)
             else:
                 runs = maps.written(fd, mapped.eligible, protect=True)
+                if not fresh and mapped.eligible != followed.named:
+                    # the marks of what lies between eligible mappings are taken away too, unseen
+                    unnamed = subtract(mapped.eligible, followed.named)
+                    runs = union(runs, maps.there(fd, unnamed))
+                followed.named = mapped.eligible
                 untracked = maps.there(fd, mapped.eligible, without=pagemap.PAGE_IS_WPALLOWED)
                 if untracked:
                     runs, untracked = self._adopt(followed, fd, mapped, runs, untracked)
@@ -219,7 +242,7 @@ class Userfault:
         return union(union(runs, written), subtract(strange, left)), left
 
     def _register(self, followed: _Followed, areas: list[Run], *, moved: bool = False) -> list[Run]:
-        """Let the kernel watch these mappings; those that it will not. Raises _Gone."""
+        """Let the kernel watch these mappings; those that it will not. Raises _Gone, _Taken."""
         refused: list[Run] = []
         for start, end in areas:
             try:
@@ -232,6 +255,8 @@ class Userfault:
             except OSError as error:
                 if error.errno == errno.ENOMEM and _ended(followed.uffd, start):
                     raise _Gone from None
+                if error.errno == errno.EBUSY:
+                    raise _Taken from None
                 if error.errno not in {errno.EINVAL, errno.ENOENT}:  # these: it went meanwhile
                     refused.append((start, end))
         return refused

@@ -101,7 +101,7 @@ def controllers_of(options: str) -> "tuple[str, ...]":
 def own_paths(text: bytes) -> "dict[str, str]":
     """/proc/PID/cgroup as controller → path; "name=systemd" by that name, v2 as "unified"."""
     paths = {}
-    for line in text.decode("utf-8", "surrogateescape").splitlines():
+    for line in filter(None, text.decode("utf-8", "surrogateescape").split("\n")):
         number, _, rest = line.partition(":")
         names, _, path = rest.partition(":")
         if number == "0" and not names:

@@ -55,7 +55,7 @@ def status(pid: int) -> "dict[str, str] | None":
     text = _read(f"/proc/{pid}/status")
     if not text:
         return None
-    lines = (line.partition(":") for line in text.decode("utf-8", "replace").splitlines())
+    lines = (line.partition(":") for line in text.decode("utf-8", "replace").split("\n") if line)
     return {name: value.strip() for name, _, value in lines}
 
 

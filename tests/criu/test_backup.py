@@ -73,6 +73,20 @@ def test_a_container_comes_back_as_it_was(box: Box, shelf: Shelf) -> None:
     assert len(box.lines()) > lines
 
 
+def test_a_snapshot_is_proven_by_restoring_it(box: Box, shelf: Shelf) -> None:
+    """Held, compared and thrown away, while the container itself runs on undisturbed."""
+    box.run("count", "32")
+    taken = shelf.take()
+    verdict = shelf("verify", "--restore", taken["id"])
+    assert verdict["problems"] == []
+    assert [each["id"] for each in json.loads(box.ocimig("list", "--format", "json").out)] == [
+        box.id
+    ]
+    assert not list(shelf.cache.glob("*/rehearsals/*"))
+    box.goes_on()
+    box.unbroken()
+
+
 def test_the_second_snapshot_stores_what_changed(box: Box, shelf: Shelf) -> None:
     """Not what the first has, and each of them restores by itself."""
     box.run("count", "64")

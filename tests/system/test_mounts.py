@@ -1,11 +1,13 @@
 """Mounts of config.json as a container sees them, and root file systems that try to lead them astray."""
 
 import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ocimig.migrate import facts
 from ocimig_testkit import Bundle, Ocimig
 
 pytestmark = [pytest.mark.root, pytest.mark.busybox]
@@ -357,3 +359,16 @@ def test_an_overlay_of_long_paths(ocimig: Ocimig, bundle: Bundle, tmp_path: Path
     assert out.startswith("0\n1\n2\n3\n")
     assert "nodev" in out
     assert (tmp_path / "upper/new").read_text() == "new\n"
+
+
+def test_a_mount_of_any_name_leaves_the_others_readable(tmp_path: Path) -> None:
+    """Any name on the host, and any that a container makes there, must not end every migration."""
+    target = tmp_path / "a\rb"
+    target.mkdir()
+    before = facts.cgroup_layout()
+    subprocess.run(["mount", "-t", "tmpfs", "none", target], check=True)
+    try:
+        assert facts.space(str(target))["memory"]
+        assert facts.cgroup_layout() == before
+    finally:
+        subprocess.run(["umount", target], check=True)

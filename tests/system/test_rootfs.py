@@ -24,6 +24,7 @@ from ocimig.migrate.rootfs import (
     Received,
     Sent,
     Watch,
+    opened,
     receive,
     records,
     send,
@@ -214,6 +215,61 @@ def test_a_write_through_a_mapping_is_found(copy: Copy) -> None:
         assert path.stat().st_ino in inodes
         copy.go(suspects=inodes)
     copy.check()
+
+
+def mine() -> frozenset[int]:
+    """What this very process has mapped."""
+    return shared_mappings([os.getpid()])
+
+
+@pytest.mark.parametrize("closed", [True, False], ids=["closed", "open"])
+def test_a_write_through_a_mapping_that_is_gone_is_found(copy: Copy, closed: bool) -> None:
+    """Neither the times nor the maps tell of it any more; that it was mapped at the last look does."""
+    import mmap
+
+    path = write(copy.here / "db", bytes(8192))
+    time.sleep(0.03)
+    copy.go(mapped=mine)
+    with path.open("r+b") as file:
+        memory = mmap.mmap(file.fileno(), 8192)
+        memory[0] = 1
+        os.pwrite(file.fileno(), b"1", 4096)  # the kernel tells of this one
+        time.sleep(0.03)
+        copy.go(mapped=mine)
+        memory[1] = 2
+        memory.close()
+        if not closed:
+            copy.go(suspects=mine(), opened=opened([os.getpid()]))
+    if closed:
+        copy.go(suspects=mine())
+    copy.check()
+
+
+def test_a_file_that_stays_mapped_waits_for_the_freeze(copy: Copy) -> None:
+    """While its processes run it goes by its times: a large database does not go in every pass."""
+    import mmap
+
+    path = write(copy.here / "db", bytes(8192))
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), 8192) as memory:
+        memory[0] = 1
+        time.sleep(0.03)
+        copy.go(mapped=mine)
+        memory[1] = 2
+        assert not copy.go(mapped=mine).content
+        assert copy.go(suspects=mine()).content
+    copy.check()
+
+
+@pytest.mark.parametrize("name", ["a\r0 -w-s 0 0 x", "a\r0-1 -w-s 0 0:0 4711"])
+def test_a_name_that_is_like_a_line_of_maps_is_a_name(copy: Copy, name: str) -> None:
+    """Else a container ends every migration of itself by a file that it maps."""
+    import mmap
+
+    path = write(copy.here / name, bytes(8192))
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), 8192):
+        inodes = shared_mappings([os.getpid()])
+    assert path.stat().st_ino in inodes
+    assert 4711 not in inodes
 
 
 def test_only_some_names_can_be_sent(copy: Copy) -> None:

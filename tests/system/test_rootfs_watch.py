@@ -12,6 +12,7 @@ import shutil
 import struct
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -269,6 +270,14 @@ def test_an_overlay_is_looked_at_whole(tmp_path: Path) -> None:
         copy.go()
         (copy.here / "file").write_bytes(b"copied up")
         assert copy.go().scanned == 2
+        with (copy.here / "file").open("r+b") as file:
+            memory = mmap.mmap(file.fileno(), 9)
+            memory[:9] = b"dirty now"
+            time.sleep(0.03)
+            copy.go(mapped=lambda: shared_mappings([os.getpid()]))
+            memory[:9] = b"by then m"
+            memory.close()
+        assert copy.go(mapped=lambda: shared_mappings([os.getpid()])).content == 9
     finally:
         subprocess.run(["umount", tmp_path / "here"], check=True)
 

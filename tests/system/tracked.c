@@ -206,6 +206,8 @@ int main(int argc, char **argv)
 			answer(madvise((void *)a, b * 4096, MADV_MERGEABLE), errno, 0);
 		else if (!strcmp(word, "lock"))
 			answer(mlock((void *)a, b * 4096), errno, 0);
+		else if (!strcmp(word, "unlock"))
+			answer(munlock((void *)a, b * 4096), errno, 0);
 		else if (!strcmp(word, "grow")) {
 			char *top = sbrk(b * 4096);
 			memset(top, 1, b * 4096);

@@ -73,7 +73,7 @@ def _program() -> str:
             _text("Commands that runc has exit as runc does:"),
             *_items((_bold(code), text) for code, text in exits.CONTRACT),
             ".PP",
-            _text("The others (migrate, drain, recover, doctor):"),
+            _text("The others (migrate, drain, recover, doctor, dirty-rate, backup, job, inspect, diff, memory):"),
             *_items((_bold(code), text) for code, text in exits.OWN),
             *_heading("ENVIRONMENT"),
             *_items((_bold(name), text) for name, text in _ENVIRONMENT),

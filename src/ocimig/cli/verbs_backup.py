@@ -31,9 +31,7 @@ _KEEP = (
     Option("--keep-tag", "keep all with this tag", MANY, "TAG"),
 )  # fmt: skip
 
-FAMILY = ("backup", "snapshots of running containers in a store, and containers out of it")
-
-VERBS = (
+BACKUP = (
     Verb(
         "backup init", "ocimig.cli.commands.backup:init",
         "make a store",
@@ -114,6 +112,8 @@ VERBS = (
         options=(
             Option("--read-data", "read all data, or this part of it chosen at random, and compare it with "
                    "its digests", MAYBE, "5%"),
+            Option("--restore", "prove this snapshot (or latest) by restoring it, held and apart, comparing "
+                   "all of its memory, and throwing it away", MANY, "SNAPSHOT"),
             _FORMAT, *_OPEN,
         ),
         examples=(("Everything", "backup verify /srv/backups --read-data"),),

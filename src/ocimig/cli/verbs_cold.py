@@ -1,8 +1,10 @@
 """The verbs that are not run all day: CRIU, migration, documents. Data only."""
 
-from ocimig.cli import verbs_backup
 from ocimig.cli.verbs import FLAG, MANY, NUMBER, TEXT, Option, Verb
+from ocimig.cli.verbs_archive import ARCHIVE, EXPORT, IMPORT
+from ocimig.cli.verbs_backup import BACKUP
 from ocimig.cli.verbs_hot import HOT
+from ocimig.cli.verbs_inspect import INSPECT
 from ocimig.cli.verbs_jobs import JOBS
 from ocimig.cli.verbs_place import PLACE
 
@@ -117,6 +119,7 @@ COLD = {
                 Option("--page-server", "send memory to a CRIU page server", TEXT, "ADDRESS:PORT"),
                 Option("--status-fd", "write one zero byte here when lazy pages are ready",
                        NUMBER, "FD"),
+                *EXPORT,
             ),
             description=(
                 "The container is gone afterwards, unless --leave-running or --pre-dump. A "
@@ -144,6 +147,7 @@ COLD = {
                 *_CRIU,
                 Option("--lsm-profile", "another LSM profile than the saved one", TEXT, "TYPE:NAME"),
                 Option("--lsm-mount-context", "another LSM context for mounts", TEXT, "CONTEXT"),
+                *IMPORT,
             ),
             examples=(
                 ("Bring it back", "restore --detach --tcp-established --image-path /var/tmp/web web"),
@@ -252,18 +256,22 @@ COLD = {
             options=(Option("--json", "the findings as JSON", FLAG),),
             examples=(("Is this host ready?", "doctor"),),
         ),
+        *ARCHIVE,
+        *BACKUP,
         *PLACE,
         *JOBS,
+        *INSPECT,
     )
 }  # fmt: skip
 
 # The first words of verbs of two words, and what each family is for.
 FAMILIES: dict[str, str] = {
-    verbs_backup.FAMILY[0]: verbs_backup.FAMILY[1],
+    "archive": "checkpoints as one file, for podman, CRI-O and registries too",
+    "backup": "snapshots of running containers in a store, and containers out of it",
     "job": "backup jobs: what is saved, when, and who hears of it",
 }
 
-ALL = {**HOT, **COLD, **{verb.name: verb for verb in verbs_backup.VERBS}}
+ALL = {**HOT, **COLD}
 
 
 def of_family(family: str) -> list[Verb]:

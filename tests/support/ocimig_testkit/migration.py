@@ -125,7 +125,9 @@ class FakeSource:
         """See Source."""
         return [("bundle", "/bundle")]
 
-    def send_files(self, wire: Wire, tree: str, path: str, pids: list[int]) -> None:
+    def send_files(
+        self, wire: Wire, tree: str, path: str, state: ContainerState, pids: list[int]
+    ) -> None:
         """See Source."""
         wire.send("tree", {"files": 1}, b"content")
         wire.expect("tree-done", timeout=2)
@@ -200,10 +202,11 @@ class FakeSource:
         """See Source."""
         self.world.do("kill", here="gone")
 
-    def let_run(self, store: Store, entry: Journal) -> None:
+    def let_run(self, store: Store, entry: Journal) -> bool:
         """See Source."""
         if self.world.here != "gone":
             self.world.do("let run", here="running")
+        return self.world.here != "gone"
 
     def discard_images(self, entry: Journal) -> None:
         """See Source."""

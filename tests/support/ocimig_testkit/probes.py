@@ -149,8 +149,11 @@ MARKERS: dict[str, Callable[[], str]] = {
     "ssh": lambda: _has("sshd", "ssh", "ssh-keygen")(),
     "busybox": lambda: _has("busybox")(),
     "redis": lambda: _has("redis-server")(),
+    "gdb": lambda: _has("gdb")(),
     "runc": lambda: _try("runc", "--version"),
     "crun": lambda: _try("crun", "--version"),
+    "skopeo": lambda: _try("skopeo", "--version"),
+    "podman": lambda: _try("podman", "info") if os.geteuid() == 0 else "not root",
     "init": _init,
 }
 

@@ -51,7 +51,9 @@ class Desk:
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
     """With a repository that opens."""
     found = Desk(tmp_path)
-    monkeypatch.setattr(jobs, "_repository", lambda job, passphrase: nullcontext(found.repository))
+    monkeypatch.setattr(
+        jobs, "_repository", lambda call, job, passphrase: nullcontext(found.repository)
+    )
     return found
 
 
@@ -189,7 +191,9 @@ def test_without_a_store_the_run_says_so(
     desk = Desk(tmp_path)
     desk.write("a")
     assert desk("job run", "a") == 1
-    assert "cannot open the repository sftp://***@host/b of job a" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "sftp://***@host/b" in said
+    assert "a store is a directory or ssh://HOST/DIRECTORY" in said
 
 
 def test_annotations_choose_containers(

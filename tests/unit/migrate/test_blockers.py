@@ -5,6 +5,8 @@ import os
 import socket
 from pathlib import Path
 
+import pytest
+
 from ocimig.migrate import blockers
 from ocimig.migrate.blockers_open import Thing
 
@@ -90,3 +92,19 @@ def test_a_process_of_its_own_parentage_is_an_exec() -> None:
     """In the cgroup, but not below the first process."""
     (found,) = blockers.others(1, [1, 2], [1, 2, ME])
     assert (found["kind"], found["pid"]) == ("exec", ME)
+
+
+@pytest.mark.parametrize("name", ["TracerPid:x", "TracerPid:77"])
+def test_a_process_that_is_called_like_a_field_is_not_traced(name: str) -> None:
+    """A process chooses its name, and /proc/PID/status begins with it."""
+    before = process_name()
+    Path("/proc/self/comm").write_text(name)
+    try:
+        assert blockers._tracer(ME) == 0
+    finally:
+        Path("/proc/self/comm").write_text(before)
+
+
+def process_name() -> str:
+    """As it is now."""
+    return Path("/proc/self/comm").read_text().strip()

@@ -1,17 +1,22 @@
 """How fast a container writes: counted, and turned into what a migration would be."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ocimig.migrate import dirty_rate
+from ocimig.migrate import dirty_rate, journal
+from ocimig.migrate.backup.create import BackupOptions, create
+from ocimig.migrate.errors import MigrationBusy
 from ocimig.migrate.forecast import Writes, forecast, writes_of
 from ocimig.migrate.memory.runs import PAGE, Run
 from ocimig.migrate.rounds import ABORT, FREEZE, RoundPolicy
 from ocimig.migrate.trackers import Dirty
+from ocimig.runtime import state
+from ocimig.runtime.store import Store
 
 GIB = (1 << 30) // PAGE
 
@@ -122,3 +127,22 @@ def test_without_rounds_everything_goes_in_the_freeze() -> None:
     seen = forecast(RoundPolicy(max_rounds=0), GIB, Writes(10.0, 0.0), 1 << 30, 0.06)
     assert seen.rounds == 0
     assert seen.blackout == pytest.approx(1.06)
+
+
+@pytest.mark.parametrize(
+    "follow",
+    [
+        lambda store: dirty_rate.measure(store, "c1"),
+        lambda store: create(store, "c1", None, BackupOptions()),  # type: ignore[arg-type]
+    ],
+    ids=["measure", "back up"],
+)
+def test_one_command_at_a_time_follows_the_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, follow: Callable[[Store], object]
+) -> None:
+    """Each takes the marks away that the other needs, and a page would arrive as it was before."""
+    store = Store(str(tmp_path))
+    monkeypatch.setattr(Store, "load", lambda *_: None)
+    monkeypatch.setattr(state, "status", lambda *_: state.RUNNING)
+    with journal.claim_container(store, "c1"), pytest.raises(MigrationBusy, match="backed up"):
+        follow(store)

@@ -135,6 +135,32 @@ def test_a_container_that_came_back_may_run(store: Store, monkeypatch: pytest.Mo
     assert journal.epoch(store, "c1") == 2
 
 
+def test_the_fence_does_not_go_by_the_clock_of_another_host(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It came by a clock that is an hour ahead and left again: its older journal has the later name."""
+    names = iter(["20261123T130000Z-b", "20261123T121000Z-a"])
+    monkeypatch.setattr(journal, "new_id", lambda: next(names))
+    to_end(begin(store, "destination", epoch=1), *CAME)
+    to_end(begin(store, epoch=2), "PRECOPY", "FREEZE", "PREPARED", "COMMIT-INTENT")
+    with pytest.raises(Fenced, match="host2"):
+        journal.check_fence(store, "c1")
+    found = journal.unsettled(store, "c1")
+    assert found is not None
+    assert found.side == "source"
+
+
+def test_what_came_back_by_a_clock_that_is_behind_may_run(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The host that holds it by right must not be told that it gave it away."""
+    names = iter(["20261123T121000Z-a", "20261123T112000Z-b"])
+    monkeypatch.setattr(journal, "new_id", lambda: next(names))
+    to_end(begin(store, epoch=1), *MOVED)
+    to_end(begin(store, "destination", epoch=2), *CAME)
+    journal.check_fence(store, "c1")
+
+
 def test_an_aborted_one_fences_nothing(store: Store) -> None:
     """It was taken back: it runs here."""
     to_end(begin(store), "PRECOPY", "FREEZE", "PREPARED", "COMMIT-INTENT", "ABORTED")
@@ -152,6 +178,21 @@ def test_old_ones_are_forgotten(store: Store, monkeypatch: pytest.MonkeyPatch) -
     assert [entry.migration for entry in journal.every(store)] == ["3-a", "4-a", "5-a"]
 
 
+def test_the_fence_is_never_forgotten(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It went away, and came back almost: what says that it is there outlives the attempts, and the clocks."""
+    names = iter(["2-a", "1-b", "3-c", "4-d"])
+    monkeypatch.setattr(journal, "new_id", lambda: next(names))
+    to_end(begin(store, epoch=1), *MOVED)
+    to_end(begin(store, "destination", epoch=3), "ABORTED")
+    to_end(begin(store, "destination", epoch=2), "ABORTED")
+    begin(store, id="c2")
+    journal.prune(store, keep=0)
+    assert [entry.migration for entry in journal.every(store)] == ["1-b", "2-a", "4-d"]
+    assert journal.epoch(store, "c1") == 3
+    with pytest.raises(Fenced):
+        journal.check_fence(store, "c1")
+
+
 def test_a_journal_without_a_record_hinders_nobody(store: Store) -> None:
     """Its maker died before the first line: recover passes over it, and in an hour it is gone."""
     home = Path(journal.directory(store)) / journal.new_id()
@@ -163,3 +204,30 @@ def test_a_journal_without_a_record_hinders_nobody(store: Store) -> None:
     os.utime(home, (0, 0))
     journal.prune(store)
     assert not home.exists()
+
+
+def test_a_record_follows_only_what_its_writer_has_seen(store: Store) -> None:
+    """Who still believes PRECOPY must not put ABORTED behind a COMMIT-INTENT: the container was given away."""
+    entry = begin(store)
+    stale = journal.load(entry.path)
+    to_end(entry, "PRECOPY", "FREEZE", "PREPARED", "COMMIT-INTENT")
+    with pytest.raises(JournalBroken, match="somebody else went on from STARTED"):
+        stale.write("ABORTED")
+    assert journal.load(entry.path).phase == "COMMIT-INTENT"
+    stale.reload()
+    stale.write("ACKED")
+
+
+def test_a_record_that_could_not_be_made_durable_was_never_written(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A COMMIT-INTENT that failed is rolled back: no line of it may stand before the ABORTED."""
+    entry = begin(store)
+    to_end(entry, "PRECOPY", "FREEZE", "PREPARED")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _fd: (_ for _ in ()).throw(OSError(5, "I/O error")))
+        with pytest.raises(OSError, match="I/O error"):
+            entry.write("COMMIT-INTENT")
+    entry.write("ABORTED")
+    found = [record["record"] for record in journal.load(entry.path).records]
+    assert found == ["STARTED", "PRECOPY", "FREEZE", "PREPARED", "ABORTED"]

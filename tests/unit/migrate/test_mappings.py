@@ -4,6 +4,7 @@ import mmap
 import os
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -207,3 +208,25 @@ def test_a_process_that_ended_is_none() -> None:
         here = Mappings()
         here.look([process.pid])
         assert here.texts([process.pid]) == {}
+
+
+@pytest.mark.parametrize("name", ["VmFlags: rd", "a\rb", "VmFlags: \r0 -w-s 0 0 x"])
+def test_a_container_names_its_files_as_it_likes(tmp_path: Path, name: str) -> None:
+    """What looks like a line or a word of the kernel in a name is a part of the name."""
+    (tmp_path / name).write_bytes(bytes(4096))
+    with (tmp_path / name).open("rb") as file:
+        with mmap.mmap(file.fileno(), 4096, access=mmap.ACCESS_READ):
+            here = Mappings()
+            here.look([os.getpid()])
+            entries = mappings._entries(here.texts([os.getpid()])[os.getpid()])
+            flags = {line.rpartition(b"/")[2]: found.split()[0] for line, found in entries}
+            assert flags[os.fsencode(name)] == b"rd"
+
+
+def test_a_file_with_the_name_of_a_mapping_of_the_kernel_is_a_file() -> None:
+    """Whoever calls it so cannot keep a change of its flags from being looked for."""
+    line = b"40000-50000 r--p 00001000 fe:00 77 /tmp/a [vsyscall]"
+    seen = _Seen(line + b"\nVmFlags: rd mr\n")
+    seen.words = {(0x40000, 0x50000): 0x71}
+    assert seen.unchanged([line], {(0x40000, 0x50000): 0x71})
+    assert not seen.unchanged([line], {(0x40000, 0x50000): 0x20071})

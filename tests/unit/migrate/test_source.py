@@ -1,9 +1,16 @@
 """What the source removes once the container runs elsewhere, however often it is told to."""
 
+import mmap
+import os
 from pathlib import Path
 
-from ocimig.migrate import journal
+import pytest
+
+from ocimig.migrate import journal, rootfs
 from ocimig.migrate.source import RealSource, marked
+from ocimig.migrate.transport.memory import pair
+from ocimig.migrate.wire import Wire
+from ocimig.runtime.state import ContainerState
 from ocimig.runtime.store import Store
 
 
@@ -36,3 +43,31 @@ def test_a_new_directory_in_the_old_place_is_left_alone(tmp_path: Path) -> None:
     bundle.mkdir()
     assert RealSource().remove(store, entry) == []
     assert bundle.exists()
+
+
+def test_what_it_maps_while_it_runs_is_asked_for_at_each_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was written through a mapping that is gone by the freeze would be lost."""
+    asked: list[bool] = []
+    (tmp_path / "db").write_bytes(bytes(4096))
+    inode = (tmp_path / "db").stat().st_ino
+
+    def send(*_: object, **options: object) -> tuple[rootfs.Index, rootfs.Sent]:
+        mapped, suspects = options["mapped"], options["suspects"]
+        assert callable(mapped)
+        asked.append(inode in mapped())
+        asked.append(inode in suspects)  # type: ignore[operator]
+        return rootfs.Index(), rootfs.Sent()
+
+    monkeypatch.setattr(rootfs, "send", send)
+    one, other = pair()
+    source = RealSource()
+    state = ContainerState("c1", pid=os.getpid(), bundle=str(tmp_path))
+    with (tmp_path / "db").open("r+b") as file, mmap.mmap(file.fileno(), 4096):
+        for pids in ([], [os.getpid()]):
+            source.send_files(Wire(one), "bundle", str(tmp_path), state, pids)
+    source.close()
+    one.close()
+    other.close()
+    assert asked == [True, False, False, True]

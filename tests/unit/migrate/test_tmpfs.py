@@ -84,6 +84,26 @@ def test_another_file_system_in_its_place_is_not_read(tmp_path: Path) -> None:
         os.close(fd)
 
 
+def test_a_name_below_a_link_is_refused(tmp_path: Path) -> None:
+    """The list would be written out of the tmpfs, as root."""
+    outside, inside = tmp_path / "outside", tmp_path / "inside"
+    outside.mkdir()
+    inside.mkdir()
+    common = {"uid": 0, "gid": 0, "mtime": 0}
+    content = (
+        {"name": "", "mode": 0o040755, **common},
+        {"name": "l", "mode": 0o120777, "target": str(outside), **common},
+        {"name": "l/x", "mode": 0o100644, **common},
+    )
+    fd = os.open(inside, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with pytest.raises(ValueError, match="no directory that came before"):
+            tmpfs.fill(fd, content)
+    finally:
+        os.close(fd)
+    assert os.listdir(outside) == os.listdir(inside) == []
+
+
 @pytest.mark.parametrize("name", ["../x", "/x", "a/../../x", "."])
 def test_names_that_leave_the_directory_are_refused(tmp_path: Path, name: str) -> None:
     """An image may come from elsewhere."""

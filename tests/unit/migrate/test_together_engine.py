@@ -127,9 +127,9 @@ class Both(FakeSource):
         super().__init__(worlds["c1"])
         self.worlds = worlds
 
-    def let_run(self, store: Any, entry: journal.Journal) -> None:
+    def let_run(self, store: Any, entry: journal.Journal) -> bool:
         """See Source."""
-        FakeSource(self.worlds[entry.facts["id"]]).let_run(store, entry)
+        return FakeSource(self.worlds[entry.facts["id"]]).let_run(store, entry)
 
     def remove(self, store: Any, entry: journal.Journal) -> list[str]:
         """See Source."""

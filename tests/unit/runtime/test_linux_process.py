@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -229,3 +230,17 @@ def test_a_process_that_is_about_to_end_is_seen_before_its_status_is() -> None:
     assert not runs.ending
     assert ends.ending
     assert not ends.ended
+
+
+def test_the_name_of_a_process_makes_no_field_of_its_status() -> None:
+    """A process chooses it; of the ends of line that Python knows the kernel escapes one only."""
+    comm = Path("/proc/self/comm")
+    before = comm.read_text().strip()
+    comm.write_text("a\rOther:\t1")
+    try:
+        found = proc.status(os.getpid())
+    finally:
+        comm.write_text(before)
+    assert found is not None
+    assert found["Name"] == "a\rOther:\t1"
+    assert "Other" not in found

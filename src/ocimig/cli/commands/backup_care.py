@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from ocimig import jsonio
+from ocimig.cli import context
 from ocimig.cli.commands import stores
 from ocimig.cli.commands.backup import chosen, moment, print_table
 from ocimig.cli.verbs import Call, Misuse
@@ -26,8 +27,22 @@ def verify(call: Call) -> int:
     with stores.store(call) as store:
         with store.place.lock(exclusive=False, purpose="backup verify"):
             verdict = room.verify(store, read_data=part, tell=lambda _: None)
+            for name in call.many("restore"):
+                _rehearse(call, store, name, verdict)
     _show(call, verdict)
     return _PROBLEMS if verdict.problems else 0
+
+
+def _rehearse(call: Call, store: "Store", name: str, verdict: "Verdict") -> None:
+    from ocimig.migrate.backup import rehearsal
+
+    snapshot = store.find(name)
+    wrong, pages = rehearsal.rehearse(context.store(call), store, snapshot)
+    if wrong:
+        verdict.problems.append(f"snapshot {snapshot.id} cannot be restored: {wrong}")
+        verdict.lost[snapshot.id] = wrong
+    elif call.text("format", "table") == "table":
+        print(f"snapshot {snapshot.id} was restored and thrown away, {pages} pages compared")
 
 
 def repair(call: Call) -> int:

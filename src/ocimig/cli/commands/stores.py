@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ocimig.cli.verbs import Call
+from ocimig.migrate.errors import InvalidTarget
 from ocimig.migrate.store import far, local
 from ocimig.migrate.store.place import Place
 from ocimig.migrate.store.secret import Secret, find
@@ -21,13 +22,20 @@ def place(call: Call, where: str, *, create: bool = False) -> Iterator[Place]:
     if far.is_far(where):
         found = _far(call, where, create)
     elif create:
-        found = local.create(os.path.abspath(where), words=where)
+        found = local.create(_directory(where), words=where)
     else:
-        found = local.LocalPlace(os.path.abspath(where), words=where)
+        found = local.LocalPlace(_directory(where), words=where)
     try:
         yield found
     finally:
         found.close()
+
+
+def _directory(where: str) -> str:
+    if "://" in where:
+        reason = "a store is a directory or ssh://HOST/DIRECTORY"
+        raise InvalidTarget(target=where, reason=reason)
+    return os.path.abspath(where)
 
 
 @contextmanager
@@ -41,7 +49,7 @@ def plain_place(where: str) -> Iterator[Place]:
         connection = transport.connect(address.target)
         found = far.reach(connection, far.argv("", os.environ), address.path, words=address.words)
     else:
-        found = local.LocalPlace(os.path.abspath(where), words=where)
+        found = local.LocalPlace(_directory(where), words=where)
     try:
         yield found
     finally:

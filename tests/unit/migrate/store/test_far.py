@@ -1,6 +1,7 @@
 """A store on another host, and what each side may not believe of the other."""
 
 import os
+import signal
 import subprocess
 import threading
 import time
@@ -185,6 +186,20 @@ def test_a_broken_connection_leaves_nothing_and_no_lock(store: Path) -> None:
     here.close()
 
 
+def test_a_far_side_that_is_told_to_end_ends(store: Path) -> None:
+    """SIGTERM, as an administrator or a shutdown sends it: the lock is free, the client is told."""
+    place = far.reach(LocalConnection(), [*program(), "serve-store"], str(store))
+    here = local.LocalPlace(str(store))
+    with place.lock(exclusive=True, purpose="prune"):
+        (words,) = here.holders()
+        os.kill(int(words.split()[1]), signal.SIGTERM)
+        with pytest.raises(PlaceFailed, match="signal 15"):
+            place.free()
+    until(lambda: here.holders() == [], "the far process lets go")
+    place.close()
+    here.close()
+
+
 def test_a_client_that_falls_silent_loses_its_lock(
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -215,11 +230,11 @@ def test_a_client_that_computes_for_long_keeps_its_lock(
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It asks nothing meanwhile, but it is alive."""
-    monkeypatch.setattr(serve, "QUIET", 0.6)
+    monkeypatch.setattr(serve, "QUIET", 1.5)
     monkeypatch.setattr(far, "BEAT", 0.1)
     place = reach(store)
     with place.lock(exclusive=True, purpose="x"):
-        time.sleep(1.5)
+        time.sleep(2.5)
         assert len(place.holders()) == 1
     place.close()
 
@@ -229,11 +244,11 @@ def test_a_slow_link_is_not_taken_for_a_dead_host(
 ) -> None:
     """What was written lies in buffers when the answer to commit() is waited for: signs of life come."""
     monkeypatch.setattr(serve, "BEAT", 0.1)
-    monkeypatch.setattr(far, "PATIENCE", 0.8)
+    monkeypatch.setattr(far, "PATIENCE", 1.5)
     real = local.LocalMaking.write
 
     def slow(self: local.LocalMaking, data: bytes) -> None:
-        time.sleep(0.3)
+        time.sleep(0.5)
         real(self, data)
 
     monkeypatch.setattr(local.LocalMaking, "write", slow)

@@ -112,3 +112,10 @@ def test_facts_lead_back_to_the_same_cgroup() -> None:
     for text, own in ((HYBRID, HYBRID_OWN), (PURE, b"0::/a/b\n")):
         facts = opened(layout.parse(text, own), "")
         assert cgroups.from_facts(facts).facts() == facts
+
+
+def test_a_cgroup_has_any_name_without_an_end_of_line() -> None:
+    """A container that may make cgroups chooses it; the kernel refuses a newline only."""
+    assert layout.own_paths("0::/a\rb:cpu:/\u2028c\n".encode()) == {
+        layout.UNIFIED: "/a\rb:cpu:/\u2028c"
+    }
