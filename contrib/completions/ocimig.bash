@@ -213,6 +213,7 @@ _ocimig() {
     "backup forget,--keep-within") return ;;
     "backup forget,--keep-tag") return ;;
     "backup forget,--container") return ;;
+    "backup forget,--tag") return ;;
     "backup forget,-f"|"backup forget,--format") mapfile -t COMPREPLY < <(compgen -W "table json" -- "$cur"); return ;;
     "backup forget,--passphrase-file") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
     "backup forget,--key-file") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
@@ -312,7 +313,7 @@ _ocimig() {
     "backup restore") mapfile -t COMPREPLY < <(compgen -W "--container --as -b --bundle --tcp-close --passphrase-file --key-file --passcommand --cache -p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command -h --help" -- "$cur") ;;
     "backup verify") mapfile -t COMPREPLY < <(compgen -W "--read-data --restore -f --format --passphrase-file --key-file --passcommand --cache -p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command -h --help" -- "$cur") ;;
     "backup diff") mapfile -t COMPREPLY < <(compgen -W "-f --format --passphrase-file --key-file --passcommand --cache -p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command -h --help" -- "$cur") ;;
-    "backup forget") mapfile -t COMPREPLY < <(compgen -W "--keep-last --keep-hourly --keep-daily --keep-weekly --keep-monthly --keep-yearly --keep-within --keep-tag --container -n --dry-run --prune -f --format --passphrase-file --key-file --passcommand --cache -p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command -h --help" -- "$cur") ;;
+    "backup forget") mapfile -t COMPREPLY < <(compgen -W "--keep-last --keep-hourly --keep-daily --keep-weekly --keep-monthly --keep-yearly --keep-within --keep-tag --container --tag -n --dry-run --prune -f --format --passphrase-file --key-file --passcommand --cache -p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command -h --help" -- "$cur") ;;
     "backup prune") mapfile -t COMPREPLY < <(compgen -W "-n --dry-run --max-unused -f --format --passphrase-file --key-file --passcommand --cache -p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command -h --help" -- "$cur") ;;
     "backup repair") mapfile -t COMPREPLY < <(compgen -W "-f --format --passphrase-file --key-file --passcommand --cache -p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command -h --help" -- "$cur") ;;
     "backup unlock") mapfile -t COMPREPLY < <(compgen -W "--passphrase-file --key-file --passcommand --cache -p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command -h --help" -- "$cur") ;;

@@ -375,6 +375,7 @@ complete -c ocimig -n "__fish_seen_subcommand_from backup; and __fish_seen_subco
 complete -c ocimig -n "__fish_seen_subcommand_from backup; and __fish_seen_subcommand_from forget" -l keep-within -x -d 'keep all that are no older, than the latest one, than 1y5m7d2h'
 complete -c ocimig -n "__fish_seen_subcommand_from backup; and __fish_seen_subcommand_from forget" -l keep-tag -x -d 'keep all with this tag'
 complete -c ocimig -n "__fish_seen_subcommand_from backup; and __fish_seen_subcommand_from forget" -l container -x -d 'only those of this container'
+complete -c ocimig -n "__fish_seen_subcommand_from backup; and __fish_seen_subcommand_from forget" -l tag -x -d 'only those with this tag'
 complete -c ocimig -n "__fish_seen_subcommand_from backup; and __fish_seen_subcommand_from forget" -s n -l dry-run -d 'say what would be removed, and why the others stay'
 complete -c ocimig -n "__fish_seen_subcommand_from backup; and __fish_seen_subcommand_from forget" -l prune -d 'then remove what no snapshot needs any more'
 complete -c ocimig -n "__fish_seen_subcommand_from backup; and __fish_seen_subcommand_from forget" -s f -l format -x -a "table json" -d 'form of the output (default: table)'

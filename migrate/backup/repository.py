@@ -38,7 +38,7 @@ class StoreRepository:
             try:
                 with self._store.place.lock(exclusive=False, purpose=f"backup of {id}"):
                     snapshot, notes = create(self._containers, id, self._store, self._options)
-            except OcimigError as error:
+            except (OcimigError, OSError) as error:
                 yield Outcome(id, error=str(error))
                 continue
             yield Outcome(

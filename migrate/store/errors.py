@@ -68,7 +68,7 @@ class FileMissing(OcimigError):
     """A file of the store is not there."""
 
     message = "{place}: {file} is missing"
-    hint = "see what is affected: ocimig backup check {place}"
+    hint = "see what is affected: ocimig backup verify {place}"
 
 
 class FileShort(OcimigError):

@@ -21,6 +21,8 @@ from ocimig.migrate.store.place import PACKS, Making, Place
 from ocimig.migrate.store.seal import LAST, Sealer
 
 FULL = 64 << 20  # bytes of frames after which a pack is closed
+# blobs after which it is: pages that shrink to nothing would else make an index of gigabytes
+MOST = 1 << 20
 WORTH = 0.95  # what does not shrink below this part of itself is kept as it is
 TRAILER = struct.Struct("<QIIII32s8s")
 END = b"\x89OCIEND\n"
@@ -73,7 +75,11 @@ class Pack:
         self._counted = 0  # frames that were handed to threads
         self._working: deque[tuple[Future[tuple[Data, int]], int, int]] = deque()
         self.stored = 0
-        self._write(self.head.bytes(head.PACK))
+        try:
+            self._write(self.head.bytes(head.PACK))
+        except BaseException:
+            self.abandon()
+            raise
 
     def put(self, blob: Data, digest: bytes) -> int:
         """Take a blob: its entry."""
@@ -91,7 +97,7 @@ class Pack:
     @property
     def full(self) -> bool:
         """Whether the next blob belongs into another pack."""
-        return self.stored >= FULL
+        return self.stored >= FULL or self.entries >= MOST
 
     def _hand_over(self) -> None:
         data, blobs, count = bytes(self._frame), self._blobs, self._counted

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import zstandard
 from blake3 import blake3
 
+from ocimig.errors import OcimigError
 from ocimig.migrate.store import contents as contents_of
 from ocimig.migrate.store import head
 from ocimig.migrate.store.blobs import ZEROS, Data, Run
@@ -58,6 +59,11 @@ class Packs:
             parsed = head.parse(name, "pack")
             if parsed is not None:
                 found.setdefault(parsed[0], []).append(name)
+        with self._guard:
+            for number in list(self._opened):
+                # a pack that was compacted, by us or by others, is another file
+                if set(found.get(number, ())) != set(self._names.get(number, ())):
+                    del self._opened[number]
         self._names = found
 
     def add(self, name: str, contents: Contents) -> None:
@@ -86,10 +92,23 @@ class Packs:
         if not names:
             file = f"pack {head.hexadecimal(number)}"
             raise FileMissing(place=self._place.words, file=file)
-        candidates = [self.load(name) for name in names]
-        best = max(candidates, key=lambda opened: opened.contents.entries)
+        best = self._best(names)
         with self._guard:
             return self._opened.setdefault(number, best)
+
+    def _best(self, names: list[str]) -> _Opened:
+        """The one with most entries of those that can be read."""
+        found: list[_Opened] = []
+        failed: OcimigError | None = None
+        for name in names:
+            try:
+                found.append(self.load(name))
+            except (FileMissing, FileShort, StoreDamaged) as error:
+                failed = error
+        if not found:
+            assert failed is not None
+            raise failed
+        return max(found, key=lambda opened: opened.contents.entries)
 
     def load(self, name: str) -> _Opened:
         """Read and check the index of one file. Raises FileMissing, FileShort, StoreDamaged."""

@@ -66,6 +66,7 @@ def plan(facts: Iterable[Fact], *, most_unused: float = MOST_UNUSED) -> Plan:
 
 def survey(store: Store, *, most_unused: float = MOST_UNUSED) -> tuple[Plan, Marks]:
     """Look what is needed. Raises StoreDamaged, FileMissing: where that is not sure, nothing is removed."""
+    store.packs.refresh()
     marks = Marks(store.packs)
     for name in store.names().values():
         snapshot = store.read(name)

@@ -132,11 +132,11 @@ def _snapshot(document: dict[str, Any]) -> Snapshot:
         shared={
             spaces.check(name): _count(size) for name, size in _object(document["shared"]).items()
         },
-        trees=tuple(_tree(each) for each in document["trees"]),
+        trees=tuple(_tree(each) for each in _list(document["trees"])),
         labels={
             _text(name): _text(value) for name, value in _object(document.get("labels", {})).items()
         },
-        tags=tuple(_text(tag) for tag in document.get("tags", ())),
+        tags=tuple(_text(tag) for tag in _list(document.get("tags", []))),
         hot={
             _text(pid): [(_count(start), _count(end)) for start, end in runs]
             for pid, runs in _object(document.get("hot", {})).items()
@@ -214,6 +214,12 @@ def _text(value: Any) -> str:
 def _object(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{value!r:.80} is no object")  # noqa: TRY004 - every refusal is a ValueError
+    return value
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise ValueError(f"{value!r:.80} is no list")  # noqa: TRY004 - every refusal is a ValueError
     return value
 
 

@@ -10,6 +10,7 @@ with place.lock(exclusive=False, purpose="backup of web"):
 import json
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ocimig import log
@@ -17,6 +18,7 @@ from ocimig.errors import OcimigError
 from ocimig.migrate.store import head, keys, seal
 from ocimig.migrate.store import snapshot as snapshots
 from ocimig.migrate.store.errors import (
+    AddOnly,
     AmbiguousSnapshot,
     FileMissing,
     NoStore,
@@ -58,8 +60,8 @@ class Store:
     @classmethod
     def init(cls, place: Place, secret: "Secret | None", *, sealed: str, cache: str) -> "Store":
         """Make one in a place where nothing is. `sealed` is one of seal.NONE, AES, CHACHA; `secret` opens
-        it from now on. Raises StoreExists, WrongKey."""
-        with place.lock(exclusive=True, purpose="init"):
+        it from now on. Raises StoreExists, WrongKey, StoreLocked."""
+        with _alone(place):
             if ABOUT in place.names(TOP) or place.names(PACKS) or place.names(SNAPSHOTS):
                 raise StoreExists(place=place.words, reason="there is a store")
             id = os.urandom(16).hex()
@@ -99,6 +101,8 @@ class Store:
 
     def writer(self) -> Writer:
         """For one snapshot, under the lock. Close it, and its list of known blobs with it."""
+        if self._packs is not None:
+            self._packs.refresh()  # what others removed before the lock was ours must not be built upon
         known = Known(os.path.join(self.cache, "known"))
         known.agree(self.packs)
         return Writer(self.place, self.seals, self.packs, known, self.digest_key)
@@ -171,6 +175,17 @@ class Store:
         if name is None:
             raise NoSuchSnapshot(place=self.place.words, id=id)
         self.place.remove(SNAPSHOTS, name)
+
+
+@contextmanager
+def _alone(place: Place) -> Iterator[None]:
+    """Two who make a store at once must not both believe that theirs is the one."""
+    with ExitStack() as held:
+        try:
+            held.enter_context(place.lock(exclusive=True, purpose="init"))
+        except AddOnly:  # who may only add to the other host may still make the store there
+            held.enter_context(place.lock(exclusive=False, purpose="init"))
+        yield
 
 
 def read_about(place: Place) -> Mapping[str, Any]:

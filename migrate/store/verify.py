@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from math import ceil
 
 from blake3 import blake3
 
@@ -35,6 +36,7 @@ def verify(store: Store, *, read_data: float, tell: Callable[[str], None]) -> Ve
     """Check every file's structure and every reference; `read_data` (0 to 1) is the part of the packs that
     is read whole and compared with its digests, chosen anew each time."""
     verdict = Verdict()
+    store.packs.refresh()
     _keys(store, verdict)
     good = list(_packs(store, verdict, read_data, tell))
     tell(f"{len(good)} packs looked at")
@@ -63,7 +65,7 @@ def _packs(
 ) -> Iterator[int]:
     numbers = sorted(store.packs.numbers())
     wanted = set(
-        numbers if read_data >= 1 else random.sample(numbers, round(read_data * len(numbers)))
+        numbers if read_data >= 1 else random.sample(numbers, ceil(read_data * len(numbers)))
     )
     for done, number in enumerate(numbers):
         verdict.packs += 1
@@ -125,6 +127,7 @@ def _snapshot(store: Store, name: str, verdict: Verdict) -> None:
 
 def rehearse(store: Store, snapshot: Snapshot) -> str:
     """Read and compare all that a restore of it would read: why it would fail, or nothing."""
+    store.packs.refresh()
     marks = Marks(store.packs)
     try:
         marks.add(snapshot)
@@ -168,4 +171,5 @@ def repair(store: Store, tell: Callable[[str], None]) -> Verdict:
     for id in verdict.lost:
         if id in there:
             store.place.quarantine(SNAPSHOTS, there[id])
+    store.packs.refresh()
     return verdict

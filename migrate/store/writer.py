@@ -85,7 +85,11 @@ class Writer:
         if pack is None:
             return
         self._here.clear()
-        name, contents = pack.close()
+        try:
+            name, contents = pack.close()
+        except BaseException:
+            pack.abandon()
+            raise
         self._packs.add(name, contents)
         self._known.add(name, pack.number, contents)
         self.written.stored_bytes += self._place.size("packs", name)
@@ -96,8 +100,9 @@ class Writer:
         return self.written
 
     def close(self) -> None:
-        """No more comes; a pack in the making is dropped."""
+        """No more comes; a pack in the making is dropped. The list of known blobs is closed."""
         pack, self._pack = self._pack, None
         if pack is not None:
             pack.abandon()
         self._threads.shutdown()
+        self._known.close()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ocimig_testkit import Bundle, Ocimig
+from ocimig_testkit.backup_shelf import Shelf
 from ocimig_testkit.box import Box
 
 
@@ -26,6 +27,12 @@ def box(ocimig: Ocimig, bundle: Bundle, worker: Path, tmp_path: Path) -> Box:
     """A container that is not started yet."""
     shutil.copy2(worker, bundle.rootfs / "bin/worker")
     return Box(ocimig, bundle, tmp_path / "output")
+
+
+@pytest.fixture
+def shelf(box: Box, tmp_path: Path) -> Shelf:
+    """An empty store."""
+    return Shelf(box, tmp_path)
 
 
 @pytest.fixture

@@ -1,59 +1,13 @@
 """Snapshots of running containers in a store, and containers out of it, by the program's command line."""
 
 import json
-import shutil
-from pathlib import Path
-from typing import Any
 
 import pytest
 
+from ocimig_testkit.backup_shelf import Shelf
 from ocimig_testkit.box import Box
 
 pytestmark = [pytest.mark.root, pytest.mark.criu]
-
-
-class Shelf:
-    """A store and the calls that tests make."""
-
-    def __init__(self, box: Box, path: Path) -> None:
-        self.box = box
-        self.path = path / "store"
-        self.cache = path / "cache"
-        box.ocimig("backup", "init", str(self.path), *self.options())
-
-    def options(self) -> list[str]:
-        """What every call needs."""
-        return ["--cache", str(self.cache)]
-
-    def __call__(self, verb: str, *words: str) -> Any:
-        """`ocimig backup VERB STORE …` with its output as JSON."""
-        done = self.box.ocimig(
-            "backup", verb, str(self.path), *words, *self.options(), "--format", "json"
-        )
-        return json.loads(done.out)
-
-    def take(self) -> dict[str, Any]:
-        """A snapshot of the box."""
-        (taken,) = self("create", self.box.id)
-        assert "error" not in taken, taken
-        found: dict[str, Any] = taken
-        return found
-
-    def bring_back(self, snapshot: str, *words: str) -> None:
-        """Restore."""
-        self.box.ocimig("backup", "restore", str(self.path), snapshot, *words, *self.options())
-
-
-@pytest.fixture
-def shelf(box: Box, tmp_path: Path) -> Shelf:
-    """An empty store."""
-    return Shelf(box, tmp_path)
-
-
-def _lose(box: Box) -> None:
-    """The container and all its files are gone."""
-    box.ocimig("delete", "--force", box.id)
-    shutil.rmtree(box.bundle.path)
 
 
 def test_a_container_comes_back_as_it_was(box: Box, shelf: Shelf) -> None:
@@ -64,7 +18,7 @@ def test_a_container_comes_back_as_it_was(box: Box, shelf: Shelf) -> None:
     taken = shelf.take()
     box.goes_on()
     kept.write_text("after")
-    _lose(box)
+    shelf.lose()
     lines = len(box.lines())
     shelf.bring_back(taken["id"])
     assert kept.read_text() == "before"
@@ -99,7 +53,7 @@ def test_the_second_snapshot_stores_what_changed(box: Box, shelf: Shelf) -> None
     verdict = shelf("verify", "--read-data")
     assert verdict["problems"] == []
     assert verdict["snapshots"] == 1
-    _lose(box)
+    shelf.lose()
     shelf.bring_back("latest", "--container", box.id)
     box.goes_on()
 

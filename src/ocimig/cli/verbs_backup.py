@@ -132,6 +132,7 @@ BACKUP = (
         options=(
             *_KEEP,
             Option("--container", "only those of this container", TEXT, "ID"),
+            Option("--tag", "only those with this tag", MANY, "TAG"),
             Option("-n, --dry-run", "say what would be removed, and why the others stay", FLAG),
             Option("--prune", "then remove what no snapshot needs any more", FLAG),
             _FORMAT, *_OPEN,

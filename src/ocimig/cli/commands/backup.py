@@ -55,10 +55,11 @@ def create(call: Call) -> int:
             for id in call.arguments[1:]:
                 try:
                     snapshot, notes = take(context.store(call), id, store, options)
-                except OcimigError as error:
-                    failed.append(error)
+                except (OcimigError, OSError) as error:
+                    code = error.code if isinstance(error, OcimigError) else 1
+                    failed.append(code)
                     log.error(f"{id}: {error}")
-                    documents.append({"container": id, "error": str(error), "code": error.code})
+                    documents.append({"container": id, "error": str(error), "code": code})
                     continue
                 documents.append({**summary(snapshot), "notes": notes})
                 if call.text("format", "table") == "table":
@@ -69,7 +70,7 @@ def create(call: Call) -> int:
         print(jsonio.dumps(documents, indent=2))
     if not failed:
         return 0
-    return failed[0].code if len(failed) == len(call.arguments) - 1 else _PARTLY
+    return failed[0] if len(failed) == len(call.arguments) - 1 else _PARTLY
 
 
 def _taken(snapshot: "Snapshot") -> str:

@@ -53,6 +53,8 @@ def repair(call: Call) -> int:
         with store.place.lock(exclusive=True, purpose="backup repair"):
             verdict = room.repair(store, lambda _: None)
     _show(call, verdict)
+    if call.text("format", "table") == "json":
+        return 0
     for room_name, name in verdict.bad_files:
         print(f"set aside: {room_name}/{name}")
     for number in sorted(verdict.bad_packs):
@@ -73,6 +75,8 @@ def _show(call: Call, verdict: "Verdict") -> None:
                     "read_bytes": verdict.read_bytes,
                     "problems": verdict.problems,
                     "lost": verdict.lost,
+                    "bad_files": [f"{room}/{name}" for room, name in verdict.bad_files],
+                    "bad_packs": sorted(f"{number:016x}" for number in verdict.bad_packs),
                 },
                 indent=2,
             )
@@ -100,7 +104,7 @@ def forget(call: Call) -> int:
         )
     with stores.store(call) as store:
         if names:
-            gone = [store.find(name) for name in names]
+            gone = list({found.id: found for found in map(store.find, names)}.values())
             decisions: list[retention.Decision] = []
         else:
             zone = datetime.now().astimezone().tzinfo
