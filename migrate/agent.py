@@ -134,8 +134,8 @@ class Agent:
     def _turn_back(self, reason: str, error: BaseException) -> None:
         """Say so, and only then remove what came: a frozen container waits for the word, nobody for the rest.
 
-        The word permits nothing. Up to its COMMIT-INTENT the source owns the container, and beyond that
-        goes by our journal, which says nothing final before it is all gone, or that we wrote ABORTED.
+        The word permits nothing that was not permitted: up to its COMMIT-INTENT the source owns the container,
+        and beyond that it goes by our journal alone. Nothing is let go here once we are on this way.
         """
         with suppress(LinkLost, OSError):
             self.wire.send_error(error, timeout=COMPLAINT)

@@ -223,10 +223,8 @@ class Move:
             # Whatever went wrong after the container was given away, it gives nothing back.
             return MigrationInDoubt(id=self.id, target=self.target.host, reason=str(error))
         reached = phases.PHASE_OF.get(entry.phase, PREFLIGHT).name
-        try:
-            with (
-                self.interrupts.held()
-            ):  # it is ours, whatever the far side does: first of all it runs
+        try:  # it is ours, whatever the far side does: first of all it runs
+            with self.interrupts.held():
                 roll_back(entry, self.hands, self.store, str(error))
         finally:
             self._give_up(str(error))
