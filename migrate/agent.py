@@ -52,6 +52,7 @@ from ocimig.runtime.store import Store
 
 PATIENCE = 30.0  # seconds that a prepared container waits for `go`
 LINGER = attach.LINGER
+COMPLAINT = 5.0  # seconds that a source may take to let itself be told what went wrong
 QUIET = attach.LINGER  # seconds without a frame while the source has something to send
 
 
@@ -95,14 +96,11 @@ class Agent:
         except LinkLost as error:
             self._undo(f"the link ended: {error}")
         except OcimigError as error:
-            self._undo(str(error))
-            self._complain(error)
+            self._turn_back(str(error), error)
         except OSError as error:
-            self._undo(str(error))
-            self._complain(words.of(error))
+            self._turn_back(str(error), words.of(error))
         except BaseException as error:
-            self._undo(f"{type(error).__name__}: {error}")
-            self._complain(error)
+            self._turn_back(f"{type(error).__name__}: {error}", error)
             raise
         finally:
             if self.listener is not None:
@@ -133,9 +131,15 @@ class Agent:
             wire.side = "destination"
         return True
 
-    def _complain(self, error: BaseException) -> None:
+    def _turn_back(self, reason: str, error: BaseException) -> None:
+        """Say so, and only then remove what came: a frozen container waits for the word, nobody for the rest.
+
+        The word permits nothing that was not permitted: up to its COMMIT-INTENT the source owns the container,
+        and beyond that it goes by our journal alone. Nothing is let go here once we are on this way.
+        """
         with suppress(LinkLost, OSError):
-            self.wire.send_error(error)
+            self.wire.send_error(error, timeout=COMPLAINT)
+        self._undo(reason)
 
     def _next(self) -> Frame | None:
         """The next frame; None for bye, and for an end while nothing is reserved."""
@@ -360,6 +364,9 @@ class Agent:
             return
         if self.receiver is not None:
             self.receiver.close()
+        if held.phase == "PREPARED":
+            with suppress(OcimigError, OSError):  # then whoever decides finds that it is not here
+                group.decide(self.store, held, group.ABORTED)  # nor is what moves with it let go
         try:
             self.hands.discard(self.store, held)
         finally:

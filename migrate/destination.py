@@ -28,8 +28,12 @@ if TYPE_CHECKING:
     from ocimig.migrate.network_arp import Announcer
     from ocimig.migrate.restore import Restoration
 
-# criu/pie/restorer.c blocks every signal until rt_sigreturn, the last step into the program's own code:
-# alive and like this, a task has not begun to run, and without CRIU it never will.
+# criu/pie/restorer.c has every thread block every signal until its rt_sigreturn, the last step into the
+# program's own code: alive and like this, a process has not begun to run, and without CRIU it never will.
+# A program that does the same in all of its threads cannot be told from that. It has to make the mask by
+# itself: a sigfillset(3) of glibc or musl leaves out the signals that these keep for themselves (32, 33).
+# It is ended as one that never ran, when its agent is killed between its GO and its RUNNING, and the source
+# runs it again as it was when it was frozen: never two of it, but what it did in that moment is lost.
 _RESTORING = 0xFFFFFFFFFFFBFEFF  # all but SIGKILL and SIGSTOP, which the kernel takes out
 
 
@@ -249,8 +253,7 @@ class RealDestination:
         state = load(store, str(entry.facts["id"]))
         if state is None or not _came_with(state, entry) or not status_of.alive(state):
             return False
-        status = proc.status(state.pid) or {}
-        return int(status.get("SigBlk", "0"), 16) != _RESTORING
+        return not _restoring(state.pid)
 
     def adopt(self, store: Store, entry: Journal) -> None:
         """See Destination."""
@@ -289,6 +292,16 @@ def _empty(path: str) -> None:
                 files.remove_tree(entry.path)
             else:
                 os.unlink(entry.path)
+
+
+def _restoring(pid: int) -> bool:
+    """Whether no thread of the process has come out of the restorer; false where there is no such process."""
+    masks = []
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            status = proc.status(int(thread)) or {}
+            masks.append(int(status.get("SigBlk", "0"), 16))
+    return bool(masks) and all(mask == _RESTORING for mask in masks)
 
 
 def _mapped(config: Mapping[str, Any]) -> bool:

@@ -28,14 +28,6 @@ class NotABridge(OcimigError):
     hint = "name a bridge; these exist: ip -brief link show type bridge"
 
 
-class AddressTaken(OcimigError):
-    """Another machine or container answers for the address."""
-
-    message = "the address {address} is in use on {bridge} by {mac}"
-    hint = "stop what holds it, or give the container another address"
-    code = 11
-
-
 class NetworkFailed(OcimigError):
     """The kernel refused a step of building a container's network."""
 

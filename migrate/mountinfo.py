@@ -89,14 +89,3 @@ def host_path(mount: Mount, host: Iterable[Mount]) -> str:
         if rest is not None:
             found = os.path.join(other.target, rest) if rest else other.target
     return found
-
-
-def overmounted(mounts: Iterable[Mount]) -> set[int]:
-    """The mounts that cannot be reached because another lies on the same place."""
-    mounts = list(mounts)
-    return {
-        mount.parent
-        for mount in mounts
-        for parent in mounts
-        if parent.id == mount.parent and parent.target == mount.target
-    }

@@ -6,6 +6,7 @@ Never walks: `engine` does, with `precopy`, `final` and `commit`.
 import errno
 import os
 import shlex
+import time
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -36,6 +37,7 @@ from ocimig.migrate.wire import Wire
 from ocimig.runtime.state import ContainerState
 from ocimig.runtime.store import Store
 
+GOODBYE = failpoints.patience(5.0)  # seconds that a far side is waited for that is given up
 DOUBT = failpoints.patience(60.0)  # seconds that the command asks on after the commit
 
 
@@ -221,12 +223,11 @@ class Move:
             # Whatever went wrong after the container was given away, it gives nothing back.
             return MigrationInDoubt(id=self.id, target=self.target.host, reason=str(error))
         reached = phases.PHASE_OF.get(entry.phase, PREFLIGHT).name
-        with suppress(LinkLost, OcimigError, OSError):
-            self.wire.send("abort", {"reason": str(error)}, timeout=5)
-            while self.wire.receive(5).kind != "aborted":
-                pass
-        with self.interrupts.held():
-            roll_back(entry, self.hands, self.store, str(error))
+        try:  # it is ours, whatever the far side does: first of all it runs
+            with self.interrupts.held():
+                roll_back(entry, self.hands, self.store, str(error))
+        finally:
+            self._give_up(str(error))
         if isinstance(error, MigrationFailed):
             return error
         if isinstance(error, KeyboardInterrupt | Interrupted):
@@ -238,6 +239,16 @@ class Move:
             id=self.id, phase=reached, reason=str(error), fix=advice or "try again",
             code=_code(error),
         )  # fmt: skip
+
+    def _give_up(self, reason: str) -> None:
+        """Have the far side remove what it got: it does so anyway when the link ends. A signal ends the wait."""
+        deadline = time.monotonic() + GOODBYE
+        with suppress(OcimigError, OSError):
+            self.wire.send("abort", {"reason": reason}, timeout=GOODBYE)
+            while time.monotonic() < deadline:
+                with suppress(FarFailure):  # it turns back already: its link ends when all is gone
+                    if self.wire.receive(deadline=deadline).kind == "aborted":
+                        return
 
     def report(
         self,

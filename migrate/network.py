@@ -146,15 +146,6 @@ def from_annotations(annotations: Mapping[str, str]) -> NetworkConfig | None:
     return from_values(found) if found else None
 
 
-def to_annotations(config: NetworkConfig) -> dict[str, str]:
-    """The annotations that say the same; fields at their default are left out."""
-    return {
-        ANNOTATION + field.name: str(value)
-        for field in fields(config)
-        if (value := getattr(config, field.name)) != field.default
-    }
-
-
 def from_facts(facts: Mapping[str, Any]) -> NetworkConfig:
     """The configuration that `connect` carried out, with its MAC decided."""
     return from_values({field.name: facts[field.name] for field in fields(NetworkConfig)})

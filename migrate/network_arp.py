@@ -135,9 +135,3 @@ def announce(netns: int, config: NetworkConfig) -> Announcer:
         announcer.close()
         raise
     return announcer
-
-
-def address_in_use(config: NetworkConfig) -> str:
-    """The MAC of somebody else who answers for this address; empty when it is free or ours."""
-    found = holder(config.bridge, config.ip)
-    return "" if found.lower() == config.mac.lower() else found

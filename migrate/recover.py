@@ -57,7 +57,6 @@ def recover(store: Store, ids: tuple[str, ...] = ()) -> list[Recovered]:
             entry = journal.find(store, migration)
         except (OcimigError, OSError) as error:  # for a person; the others are settled all the same
             found.append(_failure(f"migration {migration}", error))
-            doubtful |= _held_for(store, migration)
             continue
         if entry is None or not entry.records:
             continue  # whoever made it died before it did anything, or is about to begin
@@ -88,16 +87,6 @@ def _journal(store: Store, entry: Journal) -> Recovered | None:
 def _failure(subject: str, error: OcimigError | OSError) -> Recovered:
     known = error if isinstance(error, OcimigError) else words.of(error)
     return Recovered(subject, str(known), settled=False, fix=known.advice)
-
-
-def _held_for(store: Store, migration: str) -> set[str]:
-    """What a migration holds whose journal nobody can read: it may run elsewhere, so it is not thawed."""
-    found = set()
-    for id in store.ids():
-        with suppress(OcimigError, OSError):
-            if store.load(id).extra.get("held") == migration:
-                found.add(id)
-    return found
 
 
 def _sweep(store: Store, entry: Journal) -> None:
@@ -145,14 +134,19 @@ def _destination(store: Store, entry: Journal) -> Recovered:
 
 
 def _container(store: Store, id: str) -> list[Recovered]:
-    """What a checkpoint left behind that was killed."""
+    """What a checkpoint left behind that was killed. What is held for a journal nobody can read stays so."""
     from ocimig.migrate import netlock, recover_lock
 
     try:
         with store.lock(id, wait=False):
             if netlock.left_behind(store.path(id)) is None:
                 return []
-            done = recover_lock.recover(store, store.load(id))
+            state = store.load(id)
+            held = state.extra.get("held")
+            by = journal.find(store, str(held)) if held else None
+            if by is not None and phases.committed(by.phase):
+                return []  # given away since we looked: --resume settles it
+            done = recover_lock.recover(store, state)
             return [Recovered(id, words) for words in done]
     except BlockingIOError:
         return [Recovered(id, "another command is working on it", settled=False)]

@@ -190,13 +190,13 @@ class Wire:
             raise self._silent(timeout, "it takes no more data") from None
         self.sent += view.nbytes
 
-    def send_error(self, error: BaseException) -> None:
+    def send_error(self, error: BaseException, *, timeout: float | None = None) -> None:
         """Tell the far side what went wrong, in words a person there can use."""
         if isinstance(error, OcimigError):
             words = {"message": str(error), "hint": error.advice, "code": error.code}
         else:
             words = {"message": f"{type(error).__name__}: {error}", "hint": "", "code": 1}
-        self.send(ERROR, {"name": type(error).__name__, **words})
+        self.send(ERROR, {"name": type(error).__name__, **words}, timeout=timeout)
 
     # ---- receiving
 

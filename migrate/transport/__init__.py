@@ -6,7 +6,7 @@ the OpenSSH program (`openssh`), a process on this host (`local`) and one in thi
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self, runtime_checkable
 
@@ -131,10 +131,6 @@ class Target:
             accept_new=accept_new,
             connect_timeout=connect_timeout,
         )
-
-    def with_port(self, port: int) -> "Target":
-        """The same host on another port."""
-        return replace(self, port=port)
 
 
 def _split_port(rest: str, text: str) -> tuple[str, int]:

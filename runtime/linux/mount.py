@@ -189,13 +189,3 @@ def fsconfig(
 def fsmount(fd: int, flags: int = FSMOUNT_CLOEXEC, attr_flags: int = 0) -> int:
     """A detached mount of a created configuration. Since Linux 5.2."""
     return syscalls.call(syscalls.NR_fsmount, fd, flags, attr_flags)
-
-
-def fs_messages(fd: int) -> "list[str]":
-    """What the kernel logged on a configuration: it says why, where errno is only EINVAL."""
-    messages = []
-    while True:
-        try:
-            messages.append(os.read(fd, 4096).decode("utf-8", "replace").rstrip("\n"))
-        except OSError:  # ENODATA: no more of them
-            return messages

@@ -39,7 +39,6 @@ NFNL_SUBSYS_NFTABLES = 10
 NFNL_MSG_BATCH_BEGIN = 0x10
 NFNL_MSG_BATCH_END = 0x11
 NFT_MSG_NEWTABLE = 0
-NFT_MSG_GETTABLE = 1
 NFT_MSG_DELTABLE = 2
 NFT_MSG_NEWCHAIN = 3
 NFT_MSG_NEWRULE = 6
@@ -140,17 +139,6 @@ def unlock(namespace: int) -> bool:
     """Remove the table: packets pass again. False when the namespace was not locked."""
     try:
         _transact(namespace, [_nft(NFT_MSG_DELTABLE, 0, _string(NFTA_TABLE_NAME, TABLE))])
-    except FileNotFoundError:
-        return False
-    return True
-
-
-def is_locked(namespace: int) -> bool:
-    """Whether our table is there."""
-    family = struct.pack("=BBH", NFPROTO_INET, 0, 0)
-    body = family + _string(NFTA_TABLE_NAME, TABLE)
-    try:
-        _request(namespace, NETLINK_NETFILTER, (NFNL_SUBSYS_NFTABLES << 8) | NFT_MSG_GETTABLE, body)
     except FileNotFoundError:
         return False
     return True

@@ -3,7 +3,6 @@
 Reaches ctypes only from the functions that need it: `kill` and `state` do without.
 """
 
-import fcntl
 import os
 import select
 
@@ -20,11 +19,6 @@ CLOSE_RANGE_LAST = 0xFFFFFFFF
 MFD_CLOEXEC = 0x1
 MFD_ALLOW_SEALING = 0x2
 MFD_EXEC = 0x10
-F_SEAL_SEAL = 0x1
-F_SEAL_SHRINK = 0x2
-F_SEAL_GROW = 0x4
-F_SEAL_WRITE = 0x8
-_SEALED = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE
 
 PR_SET_PDEATHSIG = 1
 PR_GET_DUMPABLE = 3
@@ -139,21 +133,3 @@ def prctl(option: int, arg2: int = 0, arg3: int = 0, arg4: int = 0, arg5: int = 
 def memfd_create(name: str, flags: int = MFD_CLOEXEC) -> int:
     """A file in memory. memfd_create(2)."""
     return os.memfd_create(name, flags)
-
-
-def sealed_memfd(name: str, data: bytes) -> int:
-    """A file in memory that holds `data`, may be executed, and can never be changed by anybody."""
-    flags = MFD_CLOEXEC | MFD_ALLOW_SEALING
-    try:
-        fd = os.memfd_create(name, flags | MFD_EXEC)
-    except OSError:  # before Linux 6.3 the flag is unknown, and every memfd may be executed
-        fd = os.memfd_create(name, flags)
-    try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(fd, view) :]
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALED)
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd

@@ -6,7 +6,16 @@ from typing import Any
 
 import pytest
 
-from ocimig.migrate import engine, journal, network, recover, settling, source
+from ocimig.migrate import (
+    engine,
+    journal,
+    netlock,
+    network,
+    recover,
+    recover_lock,
+    settling,
+    source,
+)
 from ocimig.migrate.errors import LinkLost, MigrationInDoubt, MigrationUnsettled
 from ocimig.migrate.transport import Target
 from ocimig.runtime import cgroups
@@ -154,30 +163,55 @@ def test_of_the_dead_nobody_says_that_they_run(store: Store) -> None:
     assert second.text == "in doubt: its processes here have ended, h2 may run it"
 
 
+def freeze(store: Store, id: str, held: str) -> None:
+    """A container as a migration leaves it that is killed in the freeze."""
+    state = ContainerState(id, pid=os.getpid())
+    state.extra["held"] = held
+    store.claim(id)
+    store.save(state)
+    Path(store.path(id), netlock.JOURNAL).write_text("{}")
+
+
+@pytest.fixture
+def thawed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The containers that were thawed as what a killed checkpoint left."""
+    names: list[str] = []
+
+    def thaw(_store: Store, state: ContainerState) -> list[str]:
+        names.append(state.id)
+        return []
+
+    monkeypatch.setattr(recover_lock, "recover", thaw)
+    return names
+
+
 def test_a_damaged_journal_is_a_finding_and_what_it_holds_stays_held(
-    store: Store, ran: list[str], monkeypatch: pytest.MonkeyPatch
+    store: Store, ran: list[str], thawed: list[str]
 ) -> None:
     """The rest is settled; the container that it may have given away is not thawed by a guess."""
     with open(leave(store, "1-aa", "c1").path, "ab") as file:
         file.write(b"nonsense\n")
     leave(store, "2-bb", "c2")
-    for id, held in (("c1", "1-aa"), ("c3", "")):
-        state = ContainerState(id, pid=os.getpid())
-        state.extra["held"] = held
-        store.claim(id)
-        store.save(state)
-    looked: list[str] = []
+    freeze(store, "c1", "1-aa")
+    freeze(store, "c3", "")
+    damaged, other, held = recover.recover(store)
+    assert damaged.subject == "migration 1-aa"
+    assert "line 3" in damaged.text
+    assert "find out where the container runs" in damaged.fix
+    assert (held.subject, held.settled) == ("c1", False)
+    assert (other.subject, ran, thawed) == ("c2", ["c2"], ["c3"])
 
-    def container(_store: Store, id: str) -> list[recover.Recovered]:
-        looked.append(id)
-        return []
 
-    monkeypatch.setattr(recover, "_container", container)
-    first, second = recover.recover(store)
-    assert first.subject == "migration 1-aa"
-    assert "line 3" in first.text
-    assert "find out where the container runs" in first.fix
-    assert (second.subject, ran, looked) == ("c2", ["c2"], ["c3"])
+def test_what_was_given_away_while_recover_worked_is_not_thawed(
+    store: Store, ran: list[str], thawed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A migration that began when the journals had been listed is no leaving of a checkpoint."""
+    freeze(store, "c1", "2-bb")
+    leave(store, "2-bb", "c1")
+    give_away(store, "2-bb")
+    monkeypatch.setattr(journal, "names", lambda _store: [])
+    assert recover.recover(store) == []
+    assert (ran, thawed) == ([], [])
 
 
 def test_what_cannot_be_attached_is_thawed_all_the_same(

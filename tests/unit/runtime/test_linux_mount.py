@@ -82,19 +82,6 @@ def test_a_detached_mount_is_configured_and_attached(tmp_path: Path) -> None:
 
 
 @pytest.mark.root
-def test_the_kernel_says_why_it_refuses_an_option() -> None:
-    """fs_messages has the words where errno has only EINVAL."""
-    context = mount.fsopen("tmpfs")
-    try:
-        with pytest.raises(OSError, match="Invalid argument"):
-            mount.fsconfig(context, mount.FSCONFIG_SET_STRING, "size", "many")
-        assert any("size" in message for message in mount.fs_messages(context))
-        assert mount.fs_messages(context) == []
-    finally:
-        os.close(context)
-
-
-@pytest.mark.root
 def test_namespaces_are_left_and_joined() -> None:
     """unshare makes a new one, setns goes back, for the one a thread may always change."""
 

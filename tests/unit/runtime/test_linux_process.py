@@ -116,29 +116,6 @@ def test_prctl_answers_and_raises() -> None:
         process.prctl(999999)
 
 
-def test_a_sealed_memfd_runs_and_never_changes() -> None:
-    """It can be executed; writing, growing, shrinking and mapping for writing are refused."""
-    with open("/bin/true", "rb") as file:
-        data = file.read()
-    fd = process.sealed_memfd("program", data)
-    try:
-        for act in (
-            lambda: os.write(fd, b"x"),
-            lambda: os.pwrite(fd, b"x", 0),
-            lambda: os.ftruncate(fd, 0),
-            lambda: os.ftruncate(fd, len(data) + 1),
-        ):
-            with pytest.raises(PermissionError):
-                act()
-        assert os.pread(fd, len(data) + 1, 0) == data
-        pid = os.fork()
-        if pid == 0:
-            os.execve(fd, ["program"], {})
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    finally:
-        os.close(fd)
-
-
 def test_stat_reads_any_name(tmp_path: "os.PathLike[str]") -> None:
     """A command called ") R 1 (" does not shift the fields after it."""
     program = os.path.join(tmp_path, ") R 1 (")
