@@ -78,9 +78,14 @@ class RealSource:
     ) -> None:
         """See Source."""
         from ocimig.migrate import rootfs
+        from ocimig.runtime import cgroups
 
         def mapped() -> frozenset[int]:
-            return rootfs.shared_mappings([] if pids else self.pids(state))
+            if pids:
+                return frozenset()
+            # those too that came by `exec`, and may be gone by the freeze
+            group = cgroups.from_facts(state.cgroups).pids() if state.cgroups else []
+            return rootfs.shared_mappings({*self.pids(state), *group})
 
         if tree not in self._watches:
             watch = self._watches[tree] = rootfs.Watch.start(path)
