@@ -87,10 +87,13 @@ class RealDestination:
         from ocimig.migrate import rootfs
 
         if header.get("path") not in entry.facts["places"]:
-            raise DirectoryNotEmpty(path=str(header.get("path")))
+            raise BrokenFrame(
+                host=wire.host, reason=f"no place for {header.get('path')} was reserved"
+            )
         path, fresh = str(header["path"]), bool(header.get("fresh"))
         if fresh:
             _empty(path)  # after a link that broke in the middle: it was empty, or was not there
+            os.makedirs(path, mode=0o700, exist_ok=True)  # in the bundle it went with that
         # Its names are durable before the source removes its own: see settled().
         rootfs.receive(wire, path, fresh=fresh, sync=False)
 

@@ -263,12 +263,12 @@ class Destination(Protocol):
 
 
 def places(wanted: Mapping[str, Any]) -> list[str]:
-    """The directories that the files of a container go to."""
+    """The directories that the files of a container go to, one inside another after that.
+
+    A root in its bundle comes with it, or by itself: what is mounted there is a tree of its own.
+    """
     bundle, rootfs = str(wanted["bundle"]), str(wanted.get("rootfs") or "")
-    found = [bundle]
-    if rootfs and os.path.commonpath((rootfs, bundle)) != bundle:
-        found.append(rootfs)
-    return found
+    return [bundle, rootfs] if rootfs not in ("", bundle) else [bundle]
 
 
 def missing(paths: list[str]) -> list[str]:

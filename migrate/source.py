@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ocimig import jsonio, log
 from ocimig.errors import OcimigError
-from ocimig.migrate import facts, throttle
+from ocimig.migrate import facts, mountinfo, throttle
 from ocimig.migrate.errors import CannotMove
 from ocimig.migrate.hands import Brake, Frozen, Memory, Spec
 from ocimig.migrate.journal import Journal
@@ -79,9 +79,14 @@ class RealSource:
     ) -> None:
         """See Source."""
         from ocimig.migrate import rootfs
+        from ocimig.runtime import cgroups
 
         def mapped() -> frozenset[int]:
-            return rootfs.shared_mappings([] if pids else self.pids(state))
+            if pids:
+                return frozenset()
+            # those too that came by `exec`, and may be gone by the freeze
+            group = cgroups.from_facts(state.cgroups).pids() if state.cgroups else []
+            return rootfs.shared_mappings({*self.pids(state), *group})
 
         if tree not in self._watches:
             watch = self._watches[tree] = rootfs.Watch.start(path)
@@ -315,6 +320,9 @@ def _kept(store: Store, path: str, others: list[str]) -> str:
     real = os.path.realpath(path)
     if _within(store.root, real):
         return f"the state of the containers lies in it ({store.root})"
+    for mount in mountinfo.read():
+        if _within(mount.target, real):
+            return f"a file system is mounted on {mount.target}: umount it, then remove the rest"
     for other in others:
         state = load(store, other)
         used = (state.bundle, state.rootfs) if state is not None else ()

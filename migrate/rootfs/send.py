@@ -96,7 +96,7 @@ def send(
         still = frozenset(mapped()) if mapped is not None else frozenset()
         todo = plan(before, now, {*suspects, *(written - still)}, looked)
         sender = _Sender(wire, fd, before, now, todo, timeout)
-        _run(sender, wire, timeout)
+        sender.run()
     if watch is not None:
         watch.know(now) if looked is None else watch.update(before, now, looked)
     now.mapped = still
@@ -105,24 +105,6 @@ def send(
     sent.scan_seconds = seconds
     sent.seconds = time.monotonic() - begun
     return now, sent
-
-
-def _run(sender: "_Sender", wire: Wire, timeout: float | None) -> None:
-    """Send it; who receives hears of what goes wrong here."""
-    try:
-        sender.run()
-    except FarFailure:  # it waits for the end of what is under way
-        wire.send(records.END, {"aborted": True}, timeout=timeout)
-        raise
-    except LinkLost:
-        raise
-    except OSError as error:
-        failure = _failed("read", str(error.filename or "."), error)
-        wire.send_error(failure)
-        raise failure from None
-    except OcimigError as error:
-        wire.send_error(error)
-        raise
 
 
 def _open_root(root: str) -> int:
@@ -155,7 +137,23 @@ class _Sender:
         self._buffer = memoryview(bytearray(PIECE))
 
     def run(self) -> None:
-        """Everything, up to the other side's word that it is done."""
+        """Everything, up to the other side's word that it is done; that side hears what goes wrong here."""
+        try:
+            self._run()
+        except FarFailure:  # it waits for the end of what is under way
+            self._wire.send(records.END, {"aborted": True}, timeout=self._timeout)
+            raise
+        except LinkLost:
+            raise
+        except OSError as error:
+            failure = _failed("read", str(error.filename or "."), error)
+            self._wire.send_error(failure)
+            raise failure from None
+        except OcimigError as error:
+            self._wire.send_error(error)
+            raise
+
+    def _run(self) -> None:
         self._wire.send(records.BEGIN, {"version": 1}, timeout=self._timeout)
         try:
             self._all()

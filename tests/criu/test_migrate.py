@@ -133,6 +133,32 @@ def test_a_connection_follows_there_and_back(service: Service, transport: str) -
         here, there = there, here
 
 
+def test_a_root_that_is_mounted_arrives_as_plain_files(service: Service) -> None:
+    """Layers under <bundle>/rootfs, as containerd and podman lay them out; nothing behind the mount goes away."""
+    hosts, rootfs = service.hosts, service.bundle.rootfs
+    layers = hosts.a.directory / "layers"
+    layers.mkdir()
+    rootfs.rename(layers / "lower")
+    for path in (rootfs, layers / "upper", layers / "work"):
+        path.mkdir()
+    options = f"lowerdir={layers}/lower,upperdir={layers}/upper,workdir={layers}/work"
+    hosts.a.run("mount", "-t", "overlay", "overlay", "-o", options, f"{service.path}/rootfs")
+    service.start()
+    hosts.a.ocimig("exec", service.id, "/bin/sh", "-c", "echo here >/made; rm /bin/ls")
+    before = sorted(os.listdir(layers / "lower/bin"))
+    said = service.move(hosts.a, hosts.b)
+    service.answers()
+    assert where(service) == [hosts.b.name]
+    assert (hosts.b.bundles / NAME / "rootfs/made").read_text() == "here\n"
+    there = sorted(os.listdir(hosts.b.bundles / NAME / "rootfs/bin"))
+    assert there == [name for name in before if name != "ls"]
+    assert hosts.b.ocimig("exec", service.id, "/bin/cat", "/made").out == "here\n"
+    assert f"a file system is mounted on {service.path}/rootfs" in said
+    assert service.bundle.path.exists()
+    assert sorted(os.listdir(layers / "lower/bin")) == before
+    assert sorted(os.listdir(layers / "upper")) == ["bin", "made"]
+
+
 def test_the_report_says_what_it_took(service: Service) -> None:
     """--json: every phase, the bytes, the blackout; a dry run before it changed nothing."""
     service.start()

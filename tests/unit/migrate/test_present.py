@@ -107,3 +107,14 @@ def test_an_older_kernel_is_not_asked_for_guards(fd: int, monkeypatch: pytest.Mo
         assert maps._zero_or_guard() == pagemap.PAGE_IS_PFNZERO
     finally:
         maps._zero_or_guard.cache_clear()
+
+
+def test_the_name_of_a_file_unlocks_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel writes a carriage return in a name as it is: no line of its own begins there."""
+    name = b"/a\r10000-20000 \rVmFlags: rd"
+    smaps = (
+        b"10000-20000 rw-p 00000000 00:00 0\nVmFlags: rd lo\n"
+        b"30000-40000 r--p 00000000 fe:00 7 " + name + b"\nVmFlags: rd\n"
+    )
+    monkeypatch.setattr(maps, "_file", lambda _pid, _name: smaps)
+    assert maps._lazy_by_flags(7) == {(0x30000, 0x40000)}

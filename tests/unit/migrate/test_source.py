@@ -3,6 +3,7 @@
 import mmap
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,6 +11,7 @@ from ocimig.migrate import journal, rootfs
 from ocimig.migrate.source import RealSource, marked
 from ocimig.migrate.transport.memory import pair
 from ocimig.migrate.wire import Wire
+from ocimig.runtime import cgroups
 from ocimig.runtime.state import ContainerState
 from ocimig.runtime.store import Store
 
@@ -45,8 +47,9 @@ def test_a_new_directory_in_the_old_place_is_left_alone(tmp_path: Path) -> None:
     assert bundle.exists()
 
 
+@pytest.mark.parametrize("entered", [False, True])
 def test_what_it_maps_while_it_runs_is_asked_for_at_each_pass(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, entered: bool
 ) -> None:
     """What was written through a mapping that is gone by the freeze would be lost."""
     asked: list[bool] = []
@@ -61,9 +64,13 @@ def test_what_it_maps_while_it_runs_is_asked_for_at_each_pass(
         return rootfs.Index(), rootfs.Sent()
 
     monkeypatch.setattr(rootfs, "send", send)
+    group = SimpleNamespace(pids=lambda: [os.getpid()])
+    monkeypatch.setattr(cgroups, "from_facts", lambda _: group)
     one, other = pair()
     source = RealSource()
     state = ContainerState("c1", pid=os.getpid(), bundle=str(tmp_path))
+    if entered:  # by `exec`: in its cgroup, not below its first process
+        state = ContainerState("c1", pid=1 << 22, bundle=str(tmp_path), cgroups={"unified": "/c1"})
     with (tmp_path / "db").open("r+b") as file, mmap.mmap(file.fileno(), 4096):
         for pids in ([], [os.getpid()]):
             source.send_files(Wire(one), "bundle", str(tmp_path), state, pids)
