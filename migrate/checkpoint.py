@@ -127,9 +127,6 @@ class _Checkpoint:
                 if no_space is not None:
                     raise no_space from error
                 raise
-            finally:
-                if self.withholding is not None:
-                    self.withholding.close()
         return self.place.final
 
     def _persist(self, program: str) -> None:
@@ -144,6 +141,10 @@ class _Checkpoint:
                 if not self.hopeless or not left:
                     raise
                 log.debug(f"once more: {error}")
+            finally:
+                if self.withholding is not None:  # each try has its own
+                    self.withholding.close()
+                    self.withholding = None
 
     def _impatient(self) -> str:
         """Why CRIU should be waited for no longer."""

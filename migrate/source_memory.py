@@ -66,7 +66,9 @@ class SourceMemory:
         self._sender = sender
         self._last = last
         self._has: dict[str, list[Run]] = {}  # what the far side has, however old
-        self._mappings: dict[str, list[Run]] = {}  # of the last look: all the two have is in these
+        self._mappings: dict[
+            str, list[Run]
+        ] = {}  # of the last look that was not final: `_has` is in these
         self._owed: Work = {}  # what has to go: new, or written since it went
         self._going: Work = {}  # what of that was given to the sender, until it has arrived
         self._number = 0
@@ -120,7 +122,7 @@ class SourceMemory:
         """See withholding.Memory."""
         self.stopped()
         looked = self._tracker.look(tasks, final=True)
-        self._look(looked)
+        self._look(looked, final=True)
         self._final = {found.space: found for found in looked}
         return {found.pid: found.mappings for found in looked if is_process(found.space)}
 
@@ -188,23 +190,28 @@ class SourceMemory:
     def _tree(self) -> list[int]:
         return [self._pid, *proc.descendants(self._pid)]
 
-    def _look(self, found: Sequence[Dirty]) -> None:
+    def _look(self, found: Sequence[Dirty], *, final: bool = False) -> None:
         """Add what was written to what is owed; forget what belongs to nobody any more.
 
-        What is not eligible in one look may be in the next: it was written unseen meanwhile.
+        What is not eligible in one look may be in the next: it was written unseen meanwhile. A final look
+        takes no marks away, so nothing is unseen after it, and in the freeze lists are not cut for nothing.
         """
         self._looked = time.monotonic()
         owed: Work = {}
         for each in found:
+            _, known = self._owed.get(each.space, (each.pid, []))
+            has = self._has.get(each.space, [])
             if each.fresh:
-                self._has.pop(each.space, None)
-            elif each.space in self._has and each.mappings != self._mappings.get(each.space):
-                self._has[each.space] = intersect(self._has[each.space], each.mappings)
-            _, before = self._owed.get(each.space, (each.pid, []))
-            known = [] if each.fresh else intersect(before, each.mappings)
+                known = has = []
+            elif not final:
+                known = intersect(known, each.mappings)
+                if each.mappings != self._mappings.get(each.space):
+                    has = intersect(has, each.mappings)
+            self._has[each.space] = has
             owed[each.space] = (each.pid, union(known, each.runs))
         self._owed = owed
-        self._mappings = {each.space: each.mappings for each in found}
+        if not final:
+            self._mappings = {each.space: each.mappings for each in found}
         for space in set(self._has) - set(owed):
             del self._has[space]
 

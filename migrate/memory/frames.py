@@ -21,13 +21,10 @@ from ocimig.migrate.memory.runs import PAGE, Run
 PAGES = "pages"
 ASK = "pages-ask"  # {"seq": number}: say when everything before this, on this stream, is taken
 TAKEN = "pages-taken"  # {"seq": number}: the answer
-FORGET = "pages-forget"  # {"space": name}
-WITHIN = "pages-within"  # {"space": name}, runs: hold nothing outside them
-COPY = "pages-copy"  # {"space": name, "from": name}, runs: the same bytes as there
 OFFER = "pages-offer"  # what of an earlier stay is there? answered by DIGESTS … and OFFERED
 DIGESTS = "pages-digests"  # {"space": name, "runs": number}, runs, a digest for each of their pages
 OFFERED = "pages-offered"  # {"pages": number}
-KINDS = (PAGES, ASK, FORGET, WITHIN, COPY, OFFER)  # what Held.hear understands
+KINDS = (PAGES, ASK, OFFER)  # what Held.hear understands
 
 PRESENT = 0  # the bytes are in the frame
 ZERO = 1  # nothing but zeros
@@ -36,7 +33,6 @@ SAME = 2  # the bytes that the receiver told the digest of
 ENTRY = 16
 MOST_RUNS = 8192  # in one frame
 MOST_DATA = 2 << 20  # bytes of pages in one frame, before compression
-MOST_COPY = 64 << 20  # bytes of pages one COPY is about
 TOP = 1 << 57  # no address of a process, and no size of a shared object, is beyond
 
 Entry = tuple[int, int, int]  # start, end, kind

@@ -16,11 +16,11 @@ import zstandard
 
 from ocimig.errors import NoSpace
 from ocimig.migrate.errors import BrokenFrame
-from ocimig.migrate.memory import frames, memfd, spaces
-from ocimig.migrate.memory.frames import PRESENT, SAME, TOP, ZERO, Entry, Pages
+from ocimig.migrate.memory import frames, memfd
+from ocimig.migrate.memory.frames import PRESENT, SAME, ZERO, Entry, Pages
 from ocimig.migrate.memory.limit import memory_and_swap
 from ocimig.migrate.memory.retained import Retained
-from ocimig.migrate.memory.runs import PAGE, Run, intersect, merge, subtract, total, union
+from ocimig.migrate.memory.runs import PAGE, Run, intersect, merge, subtract, union
 from ocimig.migrate.wire import Frame, Wire
 from ocimig.runtime.linux.fallocate import punch_hole
 
@@ -97,19 +97,9 @@ class Held:
             if frame.kind == frames.ASK:
                 self._catch_up()
                 return frames.number(frame.header, "seq", 1 << 62)
-            name = spaces.check(frame.header.get("space"))
-            if frame.kind == frames.FORGET:
-                self.forget(name)
-            elif frame.kind == frames.WITHIN:
-                self.discard_outside(name, frames.unpack_runs(frame.payload))
-            elif frame.kind == frames.COPY:
-                other = spaces.check(frame.header.get("from"))
-                self._copy(name, other, frames.unpack_runs(frame.payload))
-            else:
-                raise ValueError(f"{frame.kind} is no frame of pages")
+            raise ValueError("it is no frame of pages")
         except ValueError as error:
             raise BrokenFrame(host=self.host, reason=f"{frame.kind}: {error}") from None
-        return None
 
     def hear(self, wire: Wire, frame: Frame) -> None:
         """take(), with the answer where one is due. Payloads that follow come without a copy."""
@@ -153,18 +143,6 @@ class Held:
                     _write(found.fd, [entry], memoryview(data))
                     entries.append(entry)
             self._note(found, entries)
-
-    def _copy(self, name: str, other: str, runs: list[Run]) -> None:
-        if name == other or total(runs) > frames.MOST_COPY or self.covers(other, runs):
-            raise ValueError(f"{other} is not held where {name} is to be the same")
-        with self._use(other) as origin, self._use(name) as space:
-            with self._lock:
-                if self._allocated + total(runs) > self.limit:
-                    raise ValueError(f"more than {self.limit} bytes of memory")
-            with _memory_lasts(self.host):
-                copied = memfd.copy_runs(origin.fd, space.fd, runs)
-            self._note(space, [(start, end, ZERO) for start, end in runs])
-            self._note(space, [(start, end, PRESENT) for start, end in copied])
 
     def _plain(self, pages: Pages) -> memoryview:
         """The data, decompressed; never more than the header, which was checked, allows."""
@@ -257,24 +235,6 @@ class Held:
             found.forgotten = True
             if not found.users:
                 os.close(found.fd)
-
-    def discard_outside(self, space: str, runs: list[Run]) -> None:
-        """Give back what is held outside these runs, candidates of an earlier stay included."""
-        with self._lock:
-            known = space in self._spaces
-        if not known:
-            return
-        with self._use(space) as found:
-            for start, end in subtract([(0, TOP)], runs):
-                punch_hole(found.fd, start, end)
-            with self._lock:
-                found.settle()
-                outside = subtract(found.held, runs)
-                found.held = subtract(found.held, outside)
-                found.zeros = subtract(found.zeros, outside)
-                found.candidates = []
-                if not found.forgotten:
-                    self._measure(found)
 
     def close(self) -> None:
         """Give everything back."""

@@ -81,11 +81,6 @@ def subtract(a: list[Run], b: list[Run]) -> list[Run]:
     return left
 
 
-def clip(runs: list[Run], start: int, end: int) -> list[Run]:
-    """What of the runs lies between two addresses."""
-    return intersect(runs, [(start, end)]) if start < end else []
-
-
 def check(runs: Iterable[Run]) -> None:
     """Raise ValueError unless this is a list of runs as described above."""
     before = -1

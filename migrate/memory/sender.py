@@ -180,6 +180,11 @@ class PageSender:
         sent.seconds = time.monotonic() - before
         return sent
 
+    def _barrier(self) -> None:
+        """On one stream frames come in order; of several, one could overtake another."""
+        if len(self._streams) > 1:
+            self.settle(self._timeout)
+
     def _pieces(self, work: list[tuple[str, int, list[Run]]]) -> Iterator[_Piece]:
         size = FRAME
         if self.limit.rate:
@@ -314,37 +319,7 @@ class PageSender:
             link = self._after._streams[0].squeeze.link
             self._streams[0].squeeze = Squeeze(self._compress, rate=rate, link=link)
 
-    # ---- what the far side shall hold
-
-    def forget(self, space: str) -> None:
-        """The space is another process now, or none: nothing the far side holds of it counts."""
-        self._barrier()
-        self._known.discard(space)
-        self._digests.pop(space, None)
-        self._streams[0].wire.send(frames.FORGET, {"space": space}, timeout=self._timeout)
-        self._barrier()
-
-    def keep_within(self, space: str, runs: list[Run]) -> None:
-        """The far side may give back what it holds of this space outside these runs."""
-        self._barrier()
-        payload = frames.pack_runs(runs)
-        self._streams[0].wire.send(frames.WITHIN, {"space": space}, payload, timeout=self._timeout)
-        self._barrier()
-
-    def _barrier(self) -> None:
-        """On one stream frames come in order; of several, one could overtake another."""
-        if len(self._streams) > 1:
-            self.settle(self._timeout)
-
-    def copy(self, space: str, of: str, runs: list[Run]) -> None:
-        """Let the far side take these runs from what it holds of another space, where it has all of them
-        as they are here: see twins.shared(). In order with send(), before and after."""
-        self._barrier()
-        said = {"space": space, "from": of}
-        for piece, _ in frames.cut(runs, frames.MOST_COPY):
-            payload = frames.pack_runs(piece)
-            self._streams[0].wire.send(frames.COPY, said, payload, timeout=self._timeout)
-        self._barrier()
+    # ---- what the far side has from an earlier stay
 
     def learn(self, timeout: float | None = 60.0) -> int:
         """Ask what the far side has from an earlier stay, before the first send(): how many pages.

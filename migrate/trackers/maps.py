@@ -29,6 +29,7 @@ _RANGE = re.compile(rb"^([0-9a-f]+)-([0-9a-f]+) ")
 _NOT_LAZY = {b"lo", b"ht", b"ss"}  # VmFlags: locked, hugetlb, shadow stack
 _SOME_LOCKED = re.compile(rb"^VmLck:\s*[1-9]|^x86_Thread_features:.*shstk", re.MULTILINE)
 _AIO = b"/[aio]"
+AIO_WRITES = "it uses io_submit(2), whose writes the page tables do not show"
 
 # What CRIU would save of an anonymous mapping: pagemap-cache.c, pmc_fill. It asks for PAGE_IS_FILE too,
 # which is never true here and makes the kernel look at every page's descriptor: 13 ms a GiB, not 1.

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from ocimig.migrate.memory.runs import PAGE, Run, subtract, union
 from ocimig.migrate.memory.spaces import of_process
-from ocimig.migrate.trackers import Dirty, Pause, maps
+from ocimig.migrate.trackers import Dirty, Pause, content, maps
 from ocimig.runtime.linux import memory, pagemap, proc
 
 _CLEAR_SOFT_DIRTY = b"4"
@@ -38,13 +38,16 @@ def refusal() -> str:
 
 
 class SoftDirty:
-    """See Tracker. Clearing the bits again on close is not needed: nobody else is told by them."""
+    """See Tracker. What cannot be followed this way is followed by its content. Clearing the bits again
+    on close is not needed: nobody else is told by them."""
 
     name = "softdirty"
 
     def __init__(self, pause: Pause) -> None:
         self.notes: list[str] = []
         self._pause = pause
+        self._others = content.Content()
+        self._given_up: set[tuple[int, int]] = set()  # pid, start time
         self._start: dict[int, int] = {}  # pid -> start time, of those whose bits were cleared
         self._named: dict[int, list[Run]] = {}  # what the last look at these was about
 
@@ -57,20 +60,39 @@ class SoftDirty:
         else:
             with self._pause():
                 found = [self._look_at(pid, inside, final=False) for pid, inside in tasks.items()]
-        return [dirty for dirty in found if dirty is not None]
+        known = [dirty for dirty in found if dirty is not None]
+        done = {dirty.pid for dirty in known}
+        others = {pid: inside for pid, inside in tasks.items() if pid not in done}
+        return known + self._others.look(others, final=final)
 
     def sent(self, space: str, runs: Sequence[Run], data: memoryview) -> None:
         """See Tracker."""
+        self._others.sent(space, runs, data)
 
     def close(self) -> None:
         """See Tracker."""
+        self._others.close()
         self._start.clear()
         self._named.clear()
+
+    def _is_for_us(self, pid: int, start_time: int, mapped: maps.Maps, *, final: bool) -> bool:
+        """Whether the bits tell of every write. Pausing it does not stop a device that writes for it; what
+        was begun after the last look has its bit, and that stays."""
+        if mapped.aio and not final and (pid, start_time) not in self._given_up:
+            self._given_up.add((pid, start_time))
+            self._start.pop(pid, None)
+            self._named.pop(pid, None)
+            self.notes.append(
+                f"process {pid} is followed by its content, which takes longer: {maps.AIO_WRITES}"
+            )
+        return (pid, start_time) not in self._given_up
 
     def _look_at(self, pid: int, inside: int, *, final: bool) -> Dirty | None:
         stat, mapped, fd = proc.stat(pid), maps.read(pid), maps.open_pagemap(pid)
         try:
             if stat is None or mapped is None or fd is None:
+                return None
+            if not self._is_for_us(pid, stat.start_time, mapped, final=final):
                 return None
             fresh = self._start.get(pid) != stat.start_time
             # a new mapping, also that of a new program, counts as written until the bits are cleared

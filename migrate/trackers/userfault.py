@@ -266,7 +266,7 @@ class Userfault:
     def _is_for_us(self, pid: int, mapped: maps.Maps) -> bool:
         """Whether the page tables tell of every write."""
         if mapped.aio:
-            self._give_up(pid, "it uses io_submit(2), whose writes the page tables do not show")
+            self._give_up(pid, maps.AIO_WRITES)
             return False
         return True
 

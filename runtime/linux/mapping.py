@@ -15,8 +15,6 @@ _mmap.restype = ctypes.c_void_p
 _mmap.argtypes = (
     ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_int64,
 )  # fmt: skip
-_munmap = syscalls.libc.munmap
-_munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
 _madvise = syscalls.libc.madvise
 _madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 _FAILED = ctypes.c_void_p(-1).value
@@ -29,12 +27,6 @@ def map_file(fd: int, offset: int, length: int, *, writable: bool) -> int:
     if address in (None, _FAILED):
         raise syscalls.oserror()
     return int(address)
-
-
-def unmap(address: int, length: int) -> None:
-    """munmap(2)."""
-    if _munmap(address, length):
-        raise syscalls.oserror()
 
 
 def populate(address: int, length: int) -> None:

@@ -36,15 +36,6 @@ UFFDIO_ZEROPAGE_MODE_DONTWAKE = 1 << 0
 UFFDIO_WRITEPROTECT_MODE_WP = 1 << 0
 UFFDIO_WRITEPROTECT_MODE_DONTWAKE = 1 << 1
 
-UFFD_EVENT_PAGEFAULT = 0x12
-UFFD_EVENT_FORK = 0x13
-UFFD_EVENT_REMAP = 0x14
-UFFD_EVENT_REMOVE = 0x15
-UFFD_EVENT_UNMAP = 0x16
-
-UFFD_PAGEFAULT_FLAG_WRITE = 1 << 0
-UFFD_PAGEFAULT_FLAG_WP = 1 << 1
-
 _READ, _WRITE = 2, 1
 
 
@@ -59,9 +50,6 @@ _WAKE = _ioc(_READ, 0x02, 16)
 _COPY = _ioc(_READ | _WRITE, 0x03, 40)
 _ZEROPAGE = _ioc(_READ | _WRITE, 0x04, 32)
 _WRITEPROTECT = _ioc(_READ | _WRITE, 0x06, 24)
-
-_MESSAGE = struct.Struct("=BBHIQQQ")  # struct uffd_msg
-_EVENTS_AT_ONCE = 64
 
 # Older than the numbers all architectures share.
 _NUMBERS = {
@@ -130,25 +118,3 @@ def _filled(uffd: int, command: int, request: bytearray, at: int) -> int:
             raise
         return done
     return int(struct.unpack_from("=q", request, at)[0])
-
-
-class Event:
-    """What happened in the address space. Only the fields of its `kind` mean anything."""
-
-    __slots__ = ("address", "end", "fd", "flags", "kind", "length", "start", "thread", "to")
-
-    def __init__(self, kind: int, first: int, second: int, third: int) -> None:
-        self.kind = kind  # UFFD_EVENT_…
-        self.flags, self.address, self.thread = first, second, third & 0xFFFFFFFF  # PAGEFAULT
-        self.fd = first & 0xFFFFFFFF  # FORK: the child's descriptor, ours to close
-        self.to, self.length = second, third  # REMAP, from `start`
-        self.start, self.end = first, second  # REMOVE, UNMAP
-
-
-def read_events(uffd: int) -> "list[Event]":
-    """What has happened, oldest first; nothing when nothing has."""
-    try:
-        data = os.read(uffd, _MESSAGE.size * _EVENTS_AT_ONCE)
-    except BlockingIOError:
-        return []
-    return [Event(row[0], row[4], row[5], row[6]) for row in _MESSAGE.iter_unpack(data)]

@@ -134,3 +134,16 @@ def test_what_is_not_eligible_for_one_look_is_not_there_any_more() -> None:
     memory.withhold({ME: 1})
     memory.withheld({ME: both})
     assert last.asked == [[("p1", ME, [(2 * PAGE, 4 * PAGE)])]]
+
+
+def test_a_freeze_that_was_given_up_takes_nothing_away() -> None:
+    """Owed, not eligible in a freeze that CRIU could not go through with, and eligible in the next."""
+    both, first = [(0, 4 * PAGE)], [(0, 2 * PAGE)]
+    tracker = Tracker([both, [(3 * PAGE, 4 * PAGE)], [], []], both, both, first, both)
+    sender, last = Sender([]), Sender([])
+    memory = SourceMemory(ME, tracker, sender, last)  # type: ignore[arg-type]
+    memory.round()
+    memory.withhold({ME: 1})
+    memory.withhold({ME: 1})
+    memory.withheld({ME: both})
+    assert last.asked == [[("p1", ME, [(3 * PAGE, 4 * PAGE)])]]

@@ -96,17 +96,6 @@ def test_pages_of_zeros_are_the_holes(written: list[tuple[list[tuple[int, int]],
     made.close()
 
 
-def test_a_copy_is_zero_where_its_origin_is(held: Held) -> None:
-    """What it was before does not count."""
-    held.take(frame([page(0), page(2), page(5)], letters(*"abc")))
-    held.take(frame([page(1, ZERO), page(3, ZERO), page(4, ZERO)]))
-    held.take(frame([page(0, ZERO), page(1), page(5)], letters(*"xy"), space="p2"))
-    runs = frames.pack_runs([(BASE, BASE + 5 * PAGE)])
-    held.take(Frame(frames.COPY, {"space": "p2", "from": "p1"}, runs))
-    assert held.zeros("p2") == [page(1)[:2], (BASE + 3 * PAGE, BASE + 5 * PAGE)]
-    assert read(held, 0, "p2") + read(held, 5, "p2") == letters("a", "y")
-
-
 def test_what_is_not_held_is_named(held: Held) -> None:
     """covers() says what is missing, of a known space and of an unknown one."""
     held.take(frame([page(1), page(2)], letters("a", "b")))
@@ -119,7 +108,7 @@ def test_a_forgotten_space_holds_nothing(held: Held) -> None:
     """Its descriptor is closed, and a new space of that name starts empty."""
     held.take(frame([page(1)], letters("a")))
     fd = held.fd("p1")
-    held.take(Frame(frames.FORGET, {"space": "p1"}))
+    held.forget("p1")
     assert held.runs("p1") == []
     assert held.bytes == 0
     with pytest.raises(OSError, match="Bad file descriptor"):
@@ -127,18 +116,6 @@ def test_a_forgotten_space_holds_nothing(held: Held) -> None:
     held.take(frame([page(2)], letters("b")))
     assert held.runs("p1") == [page(2)[:2]]
     assert read(held, 1) == bytes(PAGE)
-
-
-def test_what_lies_outside_the_mappings_is_given_back(held: Held) -> None:
-    """Memory and lists both shrink; what lies inside stays."""
-    held.take(frame([page(number) for number in range(4)], letters(*"abcd")))
-    inside = frames.pack_runs([(BASE + PAGE, BASE + 3 * PAGE)])
-    held.take(Frame(frames.WITHIN, {"space": "p1"}, inside))
-    assert held.runs("p1") == [(BASE + PAGE, BASE + 3 * PAGE)]
-    assert held.bytes == 2 * PAGE
-    assert read(held, 1) + read(held, 2) == letters("b", "c")
-    held.take(Frame(frames.WITHIN, {"space": "p9"}, inside))
-    assert held.spaces() == ["p1"]
 
 
 def test_a_question_is_answered_by_its_number(held: Held) -> None:
@@ -191,8 +168,6 @@ def test_compressed_data_of_another_size_are_refused(held: Held, data: bytes) ->
         frame([page(0)], b"short"),
         frame([(TOP, TOP + PAGE, ZERO)]),
         Frame(frames.PAGES),
-        Frame(frames.FORGET, {"space": 1}),
-        Frame(frames.WITHIN, {"space": "p1"}, b"odd"),
         Frame(frames.ASK, {"seq": "1"}),
         Frame("tree-begin", {"space": "p1"}),
     ],
@@ -322,49 +297,3 @@ def test_a_space_can_be_forgotten_while_it_is_written(held: Held) -> None:
     writer.join()
     held.forget("p1")
     assert held.bytes == 0
-
-
-def copy(runs: list[tuple[int, int]], *, to: str = "p2", of: str = "p1") -> Frame:
-    """A frame that takes runs from another space."""
-    return Frame(frames.COPY, {"space": to, "from": of}, frames.pack_runs(runs))
-
-
-def test_a_space_takes_pages_from_another(held: Held) -> None:
-    """Zeros become holes where other bytes were; the origin stays as it is; later they go apart."""
-    held.take(frame([page(1), page(2, ZERO), page(3)], letters("a", "c")))
-    held.take(frame([page(2), page(7)], letters("x", "y"), space="p2"))
-    held.take(copy([(BASE + PAGE, BASE + 4 * PAGE)]))
-    assert held.runs("p2") == [(BASE + PAGE, BASE + 4 * PAGE), page(7)[:2]]
-    expected = [letters("a"), bytes(PAGE), letters("c"), letters("y")]
-    assert [read(held, number, "p2") for number in (1, 2, 3, 7)] == expected
-    held.take(frame([page(1)], letters("z"), space="p2"))
-    assert (read(held, 1), read(held, 1, "p2")) == (letters("a"), letters("z"))
-    assert held.bytes == 5 * PAGE
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        copy([(BASE, BASE + 2 * PAGE)]),
-        copy([(BASE + PAGE, BASE + 2 * PAGE)], of="p3"),
-        copy([(BASE + PAGE, BASE + 2 * PAGE)], to="p1"),
-        copy([(BASE + PAGE, BASE + 2 * PAGE)], of="/p1"),
-        copy([(BASE + (1 << 20), BASE + frames.MOST_COPY + (2 << 20))]),
-    ],
-)
-def test_only_what_is_held_can_be_taken(held: Held, wrong: Frame) -> None:
-    """Not more, not from itself, not from nowhere, not without end."""
-    held.take(frame([page(1)], letters("a")))
-    held.take(frame([(BASE + (1 << 20), BASE + (1 << 30), ZERO)]))
-    with pytest.raises(BrokenFrame, match=frames.COPY):
-        held.take(wrong)
-    assert held.runs("p2") == []
-
-
-def test_what_is_taken_counts_as_memory(held: Held) -> None:
-    """Six MiB three times are more than sixteen."""
-    fill(held, 0, 3)
-    whole = [(BASE, BASE + 3 * MOST_DATA)]
-    held.take(copy(whole))
-    with pytest.raises(BrokenFrame, match="more than 16777216 bytes"):
-        held.take(copy(whole, to="p3"))

@@ -33,13 +33,6 @@ def test_two_lists_combine_as_their_pages_do(a: frozenset[int], b: frozenset[int
     assert runs.total(listed(a)) == len(a) * PAGE
 
 
-@given(pages, st.integers(0, 40), st.integers(0, 40))
-def test_clipping_keeps_what_lies_between(a: frozenset[int], low: int, high: int) -> None:
-    """An empty or backward window keeps nothing."""
-    kept = runs.clip(listed(a), low * PAGE, high * PAGE)
-    assert numbers(kept) == {page for page in a if low <= page < high}
-
-
 @given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40))))
 def test_ranges_in_any_order_become_runs(ranges: list[tuple[int, int]]) -> None:
     """Overlapping, touching, empty and backward ranges are all taken."""

@@ -205,22 +205,6 @@ def test_a_confirmation_nobody_understands_is_refused(far: Far) -> None:
         other.close()
 
 
-@pytest.mark.parametrize("streams", [1, 2])
-def test_a_space_can_be_forgotten_and_narrowed(far: Far, streams: int) -> None:
-    """In order with the pages before and after it, also over several wires."""
-    area = Area(600)
-    area.fill(noise)
-    pages = PageSender([far.wire() for _ in range(streams)], compress="none")
-    pages.send([("p1", MINE, [area.run]), ("p2", MINE, [area.run])])
-    pages.forget("p1")
-    pages.send([("p1", MINE, [area.page(3)])])
-    pages.keep_within("p2", [area.page(5)])
-    pages.send([("p2", MINE, [area.page(7)])])
-    pages.settle(10)
-    assert far.held.runs("p1") == [area.page(3)]
-    assert far.held.runs("p2") == [area.page(5), area.page(7)]
-
-
 def test_a_limit_holds(far: Far) -> None:
     """8 MiB at 32 MiB a second take about a quarter of a second, and small frames."""
     area = Area(2048)
@@ -263,24 +247,3 @@ def test_what_is_left_for_the_freeze_is_sent_by_what_was_learned(
     assert pinned == [MINE]
     assert sent.wire_bytes < sent.read_bytes // 4
     arrived(far, "p1", [area.run], area)
-
-
-@pytest.mark.parametrize("streams", [1, 2])
-def test_pages_of_a_relative_are_copied_there(far: Far, streams: int) -> None:
-    """In order with what is sent of both before and after; next to nothing travels."""
-    area = Area(30_000)
-    area.fill(lambda number: b"%8d" % number * (PAGE // 8))
-    wires = [far.wire() for _ in range(streams)]
-    pages = PageSender(wires, compress="none")
-    pages.send([("p1", MINE, [area.run])])
-    before = wires[0].sent
-    pages.copy("p2", "p1", [area.run])
-    assert wires[0].sent - before < 1000
-    was = area.map[:PAGE]
-    area.map[:PAGE] = noise(0)
-    pages.send([("p1", MINE, [area.page(0)])])
-    pages.settle(10)
-    rest = [(area.page(1)[0], area.run[1])]
-    assert os.pread(far.held.fd("p2"), PAGE, area.start) == was
-    arrived(far, "p1", [area.run], area)
-    arrived(far, "p2", rest, area)
