@@ -1,6 +1,8 @@
 """Snapshots of running containers in a store, and containers out of it, by the program's command line."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 
