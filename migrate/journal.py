@@ -98,11 +98,24 @@ class Journal:
             if _mend(fd) != len(self.records):
                 reason = f"somebody else went on from {self.phase or 'nothing'}"
                 raise JournalBroken(path=self.path, reason=reason)
-            _append(fd, jsonio.dumps(entry).encode() + b"\n", sync=sync)
+            self._append(fd, entry, sync=sync)
         finally:
             os.close(fd)
-        self.records.append(entry)
         failpoints.here(self.side, f"{record}:after")
+
+    def _append(self, fd: int, entry: dict[str, Any], *, sync: bool) -> None:
+        """In the file and in here, or in neither, whether a disk or a signal comes between: nobody went by it."""
+        known, size = len(self.records), os.fstat(fd).st_size
+        try:
+            files.write_all(fd, jsonio.dumps(entry).encode() + b"\n")
+            if sync:
+                os.fsync(fd)
+            self.records.append(entry)
+        except BaseException:
+            del self.records[known:]
+            with suppress(OSError):
+                os.ftruncate(fd, size)
+            raise
 
     def reload(self) -> None:
         """Read what is there by now: whoever has come to the lock decides by that, not by what it saw before."""
@@ -136,19 +149,6 @@ def _mend(fd: int) -> int:
     if whole != size:
         os.ftruncate(fd, whole)
     return data.count(b"\n")
-
-
-def _append(fd: int, line: bytes, *, sync: bool) -> None:
-    """All of the line or, as far as the file system lets us, nothing of it."""
-    size = os.fstat(fd).st_size
-    try:
-        files.write_all(fd, line)
-        if sync:
-            os.fsync(fd)
-    except OSError:
-        with suppress(OSError):
-            os.ftruncate(fd, size)  # nobody went by it: the next line must not follow it
-        raise
 
 
 def create(store: Store, migration: str, side: str, **facts: Any) -> Journal:

@@ -231,3 +231,16 @@ def test_a_record_that_could_not_be_made_durable_was_never_written(
     entry.write("ABORTED")
     found = [record["record"] for record in journal.load(entry.path).records]
     assert found == ["STARTED", "PRECOPY", "FREEZE", "PREPARED", "ABORTED"]
+
+
+def test_a_signal_in_the_middle_of_a_record_takes_it_back(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C just after the line was written: the ABORTED that follows must find what its writer knows."""
+    entry = begin(store)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _fd: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            entry.write("PRECOPY")
+    entry.write("ABORTED")
+    assert [each["record"] for each in journal.load(entry.path).records] == ["STARTED", "ABORTED"]
