@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ocimig import files, jsonio, log
-from ocimig.migrate import checkpoint, dirty_rate, facts, journal, trackers
+from ocimig.migrate import checkpoint, dirty_rate, facts, journal, rootfs, trackers
 from ocimig.migrate.backup import known as known_files
 from ocimig.migrate.backup.files import Capture
 from ocimig.migrate.backup.memory import Aside, Before, Keeper, StoreSender
@@ -122,7 +122,7 @@ class _Create:
             for name, path in source.trees(self.state)
         ]
         for _, _, capture in captures:
-            capture.scan()
+            capture.scan(lambda: rootfs.shared_mappings(source.pids(self.state)))
         keeper = Keeper(writer, self.repository.digest_key, self._before())
         aside = Aside(self.room, keeper)
         stack.callback(aside.close)

@@ -15,7 +15,7 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from ocimig import files
@@ -94,6 +94,7 @@ class Capture:
         self._hoard = Hoard(room)
         self._index = Index()
         self._suspects: frozenset[int] = frozenset()
+        self._mapped: frozenset[int] = frozenset()
         self._lines: dict[str, bytes] = {}
         self._taken: dict[str, tuple[Node, _Key, Kept | None]] = {}
         self._dirty: set[str] = set()  # directories whose streams are not what they were
@@ -124,11 +125,12 @@ class Capture:
 
     # ---- while the container runs
 
-    def scan(self) -> Scanned:
+    def scan(self, mapped: Callable[[], Iterable[int]] = tuple) -> Scanned:
         """Store whatever is not known. Raises TreeFailed, and what the sink does.
 
         Dirty pages are written out first: a write through a mapping shows in the times of a file only
-        when its page was clean.
+        when its page was clean. What is written by one after that may show nowhere: `mapped` says which
+        inodes processes that run have mapped, and the freeze takes those again.
         """
         begun = time.monotonic()
         try:
@@ -136,6 +138,8 @@ class Capture:
             index = self._index = scan(self._root, skip=self._skip, watch=self._watch)
         except OSError as error:
             raise self._failed("", error) from None
+        # Asked between the look and the reading: a mapping whose writes neither shows is there throughout.
+        self._mapped = frozenset(mapped())
         new = []
         for path, entry in index.entries.items():
             before = self._known.get(path)
@@ -231,7 +235,7 @@ class Capture:
         """
         begun = time.monotonic()
         pids = list(pids)
-        self._suspects = suspects = shared_mappings(pids)
+        self._suspects = suspects = shared_mappings(pids) | self._mapped
         self._stored.clear()
         try:
             old, looked = self._look_again(suspects | opened(pids))

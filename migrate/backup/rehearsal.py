@@ -24,13 +24,11 @@ from ocimig.runtime.store import Store
 _nothing = bytes(PAGE)
 
 
-class _Proven(OcimigError):
+class _Proven(Exception):
     """It stood, and was compared: `wrong` is what was not as it should be."""
 
-    message = "{wrong}"
-
     def __init__(self, *, wrong: str, pages: int) -> None:
-        super().__init__(wrong=wrong)
+        super().__init__(wrong)
         self.wrong = wrong
         self.pages = pages
 

@@ -8,6 +8,7 @@ from typing import Any
 from ocimig.migrate.backup.files import Capture, Captured, Frozen, Scanned
 from ocimig.migrate.backup.files_restore import restore
 from ocimig.migrate.backup.known import Known
+from ocimig.migrate.rootfs import shared_mappings
 from ocimig_testkit import trees
 from ocimig_testkit.memory_store import MemoryStore
 
@@ -45,8 +46,9 @@ class Captures:
         pids: Iterable[int] = (),
     ) -> Captured:
         """One snapshot; `running` happens after the scan, `thawed` after the freeze."""
+        pids = list(pids)
         with Capture(self.store, str(self.here), room=str(self.room), known=self.known) as capture:
-            self.scanned = capture.scan()
+            self.scanned = capture.scan(lambda: shared_mappings(pids))
             running()
             self.frozen = capture.freeze(pids)
             self.facts = trees.facts(self.here)
