@@ -162,6 +162,8 @@ class _Restore:
         manifest = dict(self.snapshot.manifest)
         manifest.pop("version", None)
         known = {name: manifest[name] for name in Manifest.__slots__ if name in manifest}
+        # which there are: those of a container with mapped users are copied by this list
+        known["files"] = {name: {"size": each.size} for name, each in self.snapshot.images.items()}
         sealed = CheckpointImage(directory)
         files.write_atomic(
             sealed.path(image.MANIFEST), Manifest(**known).to_json().encode(), sync=False

@@ -168,8 +168,9 @@ def _connections(pid: int) -> int:
 
 def test_a_connection_is_kept(box: Box, shelf: Shelf) -> None:
     """While the container runs on, and in the one that comes back; --tcp-close ends it there."""
-    box.run("serve", "5000")
-    box.ocimig("exec", "-d", box.id, "/bin/sh", "-c", "sleep 99 | nc 127.0.0.1 5000")
+    script = "/bin/worker serve 5000 & sleep 1; sleep 99 | nc 127.0.0.1 5000"
+    box.bundle.argv("/bin/sh", "-c", script)
+    box.ocimig("run", "-d", "-b", box.bundle.path, box.id)
     until(lambda: _connections(box.ocimig.pid(box.id)) == 2, "the connection")
     taken = shelf.take()
     assert _connections(box.ocimig.pid(box.id)) == 2

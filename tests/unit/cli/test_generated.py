@@ -63,6 +63,15 @@ def test_bash_completes_verbs_options_values_and_ids(tmp_path: Path) -> None:
     assert _completed("ocimig", "agent", "") == set()
 
 
+def test_bash_completes_verbs_of_two_words() -> None:
+    """First the family, then the word in it, then its options and their values."""
+    assert "backup" in _completed("ocimig", "back")
+    assert _completed("ocimig", "backup", "re") == {"restore", "repair"}
+    assert _completed("ocimig", "backup", "create", "--tra") == {"--tracker", "--transport"}
+    assert "userfault" in _completed("ocimig", "backup", "create", "--tracker", "")
+    assert _completed("ocimig", "backup", "list", "--format", "t") == {"table"}
+
+
 @pytest.mark.parametrize(
     ("shell", "name"), [("bash", "ocimig.bash"), ("zsh", "_ocimig"), ("fish", "ocimig.fish")]
 )
