@@ -108,12 +108,18 @@ def of_bundle(bundle: str) -> tuple[str, dict[str, str]]:
 
 
 def externals(facts: Mapping[str, Any], binds: Mapping[str, str]) -> list[External]:
-    """The mounts that CRIU leaves to us; `binds` are sources by target that go before those noted."""
-    return [
-        replace(item, source=binds[item.target]) if item.kind == "bind" and item.target in binds
-        else item
-        for item in map(External.from_json, facts.get("mounts", []))
-    ]  # fmt: skip
+    """The mounts that CRIU leaves to us; `binds` are sources by target that go before those noted.
+
+    What ocimig found to come from nowhere was made by the container itself, whatever the bundle names
+    there; images of other engines name their mounts by target and note no source at all.
+    """
+    found = []
+    for item in map(External.from_json, facts.get("mounts", [])):
+        noted = item.source or item.key.startswith("/")
+        if item.kind == "bind" and item.target in binds and noted:
+            item = replace(item, source=binds[item.target])
+        found.append(item)
+    return found
 
 
 def mapped(spec: Mapping[str, Any]) -> bool:
