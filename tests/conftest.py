@@ -5,10 +5,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from ocimig_testkit import Bundle, HostPair, Ocimig, make_bundle
 from ocimig_testkit.leaks import sweep
 from ocimig_testkit.probes import MARKERS, refusal, required
+
+# How fast a machine is proves nothing: a busy one shall fail no test.
+settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any machine")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -75,7 +75,21 @@ def scan(
     if watch is not None:
         watch.forget()
     descend(root, [""], index, only, skip, one_filesystem, watch)
+    doubt_twins(index)
     return index
+
+
+def doubt_twins(index: Index) -> None:
+    """Names of one file that were looked at before and after a change: none of them tells what is there."""
+    names: dict[tuple[int, int], list[str]] = {}
+    for path, entry in index.entries.items():
+        if entry.links > 1 and not stat.S_ISDIR(entry.mode):
+            names.setdefault((entry.device, entry.inode), []).append(path)
+    for paths in names.values():
+        first = index.entries[paths[0]]
+        if any(index.entries[path][:10] != first[:10] for path in paths):
+            for path in paths:
+                index.entries[path] = index.entries[path]._replace(young=True)
 
 
 def descend(

@@ -105,7 +105,7 @@ def test_a_terminal_shows_it_while_it_lasts(hosts: HostPair, id: str) -> None:
     reader.start()
     try:
         process = hosts.a.ocimig.popen(*command(hosts, id), stderr=slave)
-        assert process.wait(120) == 0
+        assert process.wait(120) == 0, shown.decode(errors="replace")
     finally:
         os.close(slave)
         reader.join(10)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from ocimig.errors import NoSpace
 from ocimig.migrate.store import prune, verify
@@ -54,10 +54,11 @@ class Life(RuleBasedStateMachine):
         """A snapshot."""
         self._create(seed)
 
-    @precondition(lambda self: self.wanted)
     @rule(which=_dice)
     def forget(self, which: int) -> None:
         """One is not wanted any more."""
+        if not self.wanted:  # no precondition: which rules there are must not hang on random names
+            return
         id = sorted(self.wanted)[which % len(self.wanted)]
         self.store.forget(id)
         del self.wanted[id]
@@ -84,6 +85,7 @@ class Life(RuleBasedStateMachine):
         self.disk.cut_at = len(self.disk.steps) + steps
         before = dict(self.wanted)
         content = some(random.Random(seed), 6)
+        leaving = {sorted(before)[seed % len(before)]} if what == "forget" and before else set()
         try:
             if what == "create":
                 self._create(seed)
@@ -97,7 +99,7 @@ class Life(RuleBasedStateMachine):
         there = set(self.store.names())
         done = self.wanted
         self.wanted = before if what != "forget" else {**before, **done}
-        assert set(done) & set(before) <= there, "what was durable is gone"
+        assert set(done) & set(before) - leaving <= there, "what was durable is gone"
         self.wanted = {id: each for id, each in self.wanted.items() if id in there}
         for new in there - set(self.wanted):
             self.wanted[new] = content
@@ -116,11 +118,12 @@ class Life(RuleBasedStateMachine):
         finally:
             self.disk.fail_at = 0
 
-    @precondition(lambda self: any(room == PACKS for room, _ in self.disk.names))
     @rule(which=_dice, bit=st.integers(0, 1 << 20))
     def damage_and_repair(self, which: int, bit: int) -> None:
         """A bit flips in a pack: snapshots that are named as lost go, the others stay."""
         names = sorted(name for room, name in self.disk.names if room == PACKS)
+        if not names:
+            return
         data = self.disk.names[PACKS, names[which % len(names)]].data
         data[bit // 8 % len(data)] ^= 1 << bit % 8
         self._open(self.disk)
