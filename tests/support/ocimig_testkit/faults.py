@@ -33,7 +33,7 @@ from ocimig_testkit.waiting import until
 
 PATIENCE = "30%"  # of the time that both sides else wait for each other
 STOPPED = 8.0  # seconds that a process stands still: longer than the others wait for a word
-GONE = 45.0  # seconds after which nobody waits for anything any more: a silent link, then one that may come again
+GONE = 60.0  # seconds after which nobody waits for anything any more: a silent link, then one that may come again
 BLINK = 1.0  # seconds that a link is away when it comes back
 KILL, STOP, CUT, BLINKS = "kill", "stop", "cut", "blink"
 LINK = "link"
