@@ -168,6 +168,8 @@ class LocalPlace:
                 exclusive=exclusive, purpose=purpose, alone=self._sweep,
             )  # fmt: skip
             entered.__enter__()
+            if exclusive:
+                self._settle()
         try:
             yield
         finally:
@@ -254,6 +256,12 @@ class LocalPlace:
     def _files(self, directory: int, name: str) -> list[str]:
         with Fd(os.open(name, _DIRECTORY, dir_fd=directory)) as fd, os.scandir(fd) as entries:
             return [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
+
+    def _settle(self) -> None:
+        """Which snapshots there are is durable before anything that they may need is removed: one whose
+        making failed, or that was forgotten, must not come back with a power cut."""
+        with suppress(FileNotFoundError), self._directory(SNAPSHOTS, "") as directory:
+            os.fsync(directory)
 
     def _sweep(self) -> None:
         """Nobody else is here: what is in the making was left by a crash."""

@@ -16,7 +16,7 @@ from ocimig.errors import NoSpace
 from ocimig.migrate.store import rooms
 from ocimig.migrate.store.errors import FileMissing, FileShort, NameTaken, PlaceFailed, StoreLocked
 from ocimig.migrate.store.local import RENAME, SYNC, SYNC_DIRECTORY, UNLINK, WRITE
-from ocimig.migrate.store.place import QUARANTINE, ROOMS
+from ocimig.migrate.store.place import QUARANTINE, ROOMS, SNAPSHOTS
 
 SYNC_REMOVED = "sync-removed"  # a directory out of which something was taken: that needs no room
 
@@ -164,6 +164,8 @@ class MemoryPlace:
         if disk.alone or (exclusive and disk.shared):
             raise StoreLocked(place=self.words, holders="; ".join(disk.purposes))
         disk.alone, disk.shared = exclusive, disk.shared + 1
+        if exclusive:
+            disk.sync(SNAPSHOTS)
         disk.purposes.append(purpose)
         try:
             yield

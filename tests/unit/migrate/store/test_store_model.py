@@ -13,7 +13,7 @@ from ocimig.migrate.store import prune, verify
 from ocimig.migrate.store.place import PACKS
 from ocimig.migrate.store.store import Store
 from ocimig_testkit.places import Disk, MemoryPlace, PowerCut
-from ocimig_testkit.shelves import Content, check, shelf, some, take
+from ocimig_testkit.shelves import Content, check, content_of, shelf, some, take
 
 _dice = st.integers(0, 40)  # few, so that contents come again
 
@@ -26,6 +26,7 @@ class Life(RuleBasedStateMachine):
         self.directory = tempfile.TemporaryDirectory()
         self.cache = Path(self.directory.name)
         self.wanted: dict[str, Content] = {}
+        self.failed: list[Content] = []  # of snapshots that nobody was told of
         place = MemoryPlace()
         self.disk = place.disk
         self.store = shelf(self.cache, place)
@@ -101,13 +102,16 @@ class Life(RuleBasedStateMachine):
         self.wanted = before if what != "forget" else {**before, **done}
         assert set(done) & set(before) - leaving <= there, "what was durable is gone"
         self.wanted = {id: each for id, each in self.wanted.items() if id in there}
-        for new in there - set(self.wanted):
-            self.wanted[new] = content
+        for new in there - set(self.wanted):  # whole, of this try or of one that failed earlier
+            found = content_of(self.store, self.store.read(self.store.names()[new]))
+            assert found in [content, *self.failed]
+            self.wanted[new] = found
 
     @rule(seed=_dice, steps=st.integers(1, 20), what=st.sampled_from(["create", "prune"]))
     def full_disk(self, seed: int, steps: int, what: str) -> None:
         """From some step on; somebody makes room afterwards."""
         self.disk.fail_at = len(self.disk.steps) + steps
+        self.failed.append(some(random.Random(seed), 6))
         try:
             if what == "create":
                 self._create(seed)
