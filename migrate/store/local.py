@@ -168,8 +168,6 @@ class LocalPlace:
                 exclusive=exclusive, purpose=purpose, alone=self._sweep,
             )  # fmt: skip
             entered.__enter__()
-            if exclusive:
-                self._settle()
         try:
             yield
         finally:
@@ -257,14 +255,11 @@ class LocalPlace:
         with Fd(os.open(name, _DIRECTORY, dir_fd=directory)) as fd, os.scandir(fd) as entries:
             return [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
 
-    def _settle(self) -> None:
-        """Which snapshots there are is durable before anything that they may need is removed: one whose
-        making failed, or that was forgotten, must not come back with a power cut."""
+    def _sweep(self) -> None:
+        """Nobody else is here: what is in the making was left by a crash. A snapshot whose making failed must
+        not come back with a power cut, after what it needs was removed: it is gone for good first."""
         with suppress(FileNotFoundError), self._directory(SNAPSHOTS, "") as directory:
             os.fsync(directory)
-
-    def _sweep(self) -> None:
-        """Nobody else is here: what is in the making was left by a crash."""
         with suppress(FileNotFoundError):
             for name in self._files(self._root.number, locks.TMP):
                 with Fd(os.open(locks.TMP, _DIRECTORY, dir_fd=self._root.number)) as tmp:
