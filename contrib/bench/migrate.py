@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
@@ -47,14 +48,26 @@ ALL = (
 )
 
 
-def runs(movers: list[Mover], program: Path, count: int, *, check: bool) -> dict[str, list[Move]]:
-    """As many moves with each mover in turn, each of a container that was never moved before."""
+def runs(
+    movers: list[Mover],
+    program: Path,
+    count: int,
+    *,
+    check: bool,
+    before: Callable[[], None] = lambda: None,
+) -> dict[str, list[Move]]:
+    """As many moves with each mover in turn, each of a container that was never moved before.
+
+    `before` is called ahead of each of the first mover's, with the container serving its client.
+    """
     moves: dict[str, list[Move]] = {mover.name: [] for mover in movers}
     for number in range(count):
         for mover in list(movers):
             try:
                 mover.start()
                 with Client(mover.pair, program) as client:
+                    if mover is movers[0]:
+                        before()
                     move = mover.move(client, check=check)
             except Failed as failure:
                 if mover is movers[0]:
@@ -158,15 +171,13 @@ def _notes(moves: list[Move]) -> list[str]:
 
 
 def throughput(pair: HostPair, transport: str, mib: int, streams: int) -> float:
-    """Bytes a second of the same transport from zeros to /dev/null; the median of three."""
+    """Bytes a second of the same transport from zeros to /dev/null."""
     argv = [
         *pair.a.enter, sys.executable, str(HERE / "raw.py"), transport, pair.b.target,
         str(pair.identity), str(pair.known_hosts), str(max(mib, 256)), str(streams),
     ]  # fmt: skip
-    return median(
-        float(subprocess.run(argv, check=True, capture_output=True, text=True, timeout=300).stdout)
-        for _ in range(3)
-    )
+    done = subprocess.run(argv, check=True, capture_output=True, text=True, timeout=300)
+    return float(done.stdout)
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -192,7 +203,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--transport", choices=("paramiko", "openssh"), default="paramiko")
     parser.add_argument(
         "--throughput", type=int, default=0, metavar="STREAMS",
-        help="compare the first round with what so many streams of the transport carry at best",
+        help="compare each first round with what so many streams of the transport carried right before",
     )  # fmt: skip
     parser.add_argument("--options", default="", help="more options for `ocimig migrate`")
     parser.add_argument(
@@ -231,20 +242,29 @@ def measure(options: argparse.Namespace, summary: list[str]) -> int:
     more = ["--transport", options.transport, *shlex.split(options.options)]
     print(f"{load.describe()}; {' '.join(more)}", flush=True)
     prefix = {"prefix": "ocimig-bench-", "dir": options.directory}
-    raw = 0.0
+    raw: list[float] = []
     with tempfile.TemporaryDirectory(**prefix) as directory:
         try:
             with HostPair(Path(directory)) as pair:
                 program = compile_workload(Path(directory))
-                if options.throughput:
-                    raw = throughput(pair, options.transport, load.resident, options.throughput)
                 stand = Stand(pair, program, load, more)
                 if options.back_and_forth:
                     count = options.back_and_forth
                     moves = {"ocimig": back_and_forth(stand, program, count, check=options.check)}
                 else:
                     movers = [stand, *chosen(options.peer, pair, program, load)]
-                    moves = runs(movers, program, options.runs, check=options.check)
+
+                    def measure_link() -> None:
+                        if options.throughput:
+                            raw.append(
+                                throughput(
+                                    pair, options.transport, load.resident, options.throughput
+                                )
+                            )
+
+                    moves = runs(
+                        movers, program, options.runs, check=options.check, before=measure_link
+                    )
         except Failed as failure:
             print(f"migrate.py: {failure}", file=sys.stderr)
             summary.append(f"  {load.describe()}: FAILED")
@@ -257,8 +277,11 @@ def measure(options: argparse.Namespace, summary: list[str]) -> int:
             f"{name}, {options.transport}: {load.describe()}"
         )
     if raw:
-        share = median(move.rate for move in moves["ocimig"]) / raw
-        print(f"\nthe transport alone: {raw / 1e6:.1f} MB/s; the first round reaches {share:.2f}")
+        shares = [move.rate / alone for move, alone in zip(moves["ocimig"], raw, strict=True)]
+        print(
+            f"\nthe transport alone, in turn with the moves: {median(raw) / 1e6:.1f} MB/s; the first round "
+            f"reaches {median(shares):.2f} of it ({min(shares):.2f} to {max(shares):.2f})"
+        )
     if options.json:
         document = {"raw_bytes_a_second": raw, "load": load.describe(), "options": more, "runs": {
             name: [{"gap_ms": move.gap_ms, "report": move.report} for move in made]

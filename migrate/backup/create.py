@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ocimig import files, jsonio, log
-from ocimig.migrate import checkpoint, dirty_rate, facts, journal, rootfs, trackers
+from ocimig.migrate import checkpoint, dirty_rate, facts, failpoints, journal, rootfs, trackers
 from ocimig.migrate.backup import known as known_files
 from ocimig.migrate.backup.files import Capture
 from ocimig.migrate.backup.memory import Aside, Before, Keeper, StoreSender
@@ -248,6 +248,7 @@ class _Create:
                 capture.freeze(frozen.pids)
             self.manifest = jsonio.loads(frozen.manifest.to_json())
             self.times = frozen.times
+            failpoints.here("backup", "frozen")
 
         checkpoint.checkpoint(
             self.containers,

@@ -1,31 +1,29 @@
 """Pages leave: planned into frames, read, freed of zeros, compressed where it pays, spread over streams.
 
-Never decides which pages, nor when a round is over. Each stream has one buffer, into which pages are read
-and from which they are written: in the common case nothing is copied between.
+Never decides which pages, nor when a round is over. Pages are read into the buffer from which they are
+written: in the common case nothing is copied between. Reading is a quarter of the time, so in a long round
+a thread of each stream reads while the stream writes what it read before.
 """
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ocimig.migrate.errors import BrokenFrame, LinkLost
-from ocimig.migrate.memory import frames, spaces
+from ocimig.migrate.memory import frames
+from ocimig.migrate.memory.ahead import ahead
 from ocimig.migrate.memory.digests import Digests
 from ocimig.migrate.memory.limit import Limit, memory_and_swap
-from ocimig.migrate.memory.reader import Reader
 from ocimig.migrate.memory.runs import PAGE, Run, merge, subtract, total
 from ocimig.migrate.memory.sift import sift
 from ocimig.migrate.memory.squeeze import Squeeze
-from ocimig.migrate.wire import Frame, Wire
-from ocimig.runtime.linux.memory import address
+from ocimig.migrate.memory.stream import FRAME, TABLE, Buffer, Load, Piece, Stream
+from ocimig.migrate.wire import Wire
 
-FRAME = 1 << 20  # bytes of pages a frame is planned for
 ASK_EVERY = 16 << 20  # bytes after which the far side is asked what it has taken
 
-_TABLE = frames.ENTRY * (FRAME // PAGE)
 _SLOWEST = 0.1  # seconds a frame may take where the rate is limited
 
 
@@ -59,67 +57,6 @@ class Sent:
         self.wire_bytes += other.wire_bytes
 
 
-@dataclass(slots=True)
-class _Piece:
-    """What one frame is to bring."""
-
-    space: str
-    pid: int
-    runs: list[Run]
-    size: int  # bytes
-    again: bool  # this space was read before
-
-
-@dataclass(slots=True)
-class _Stream:
-    """One wire with its buffer and what it has sent without having been confirmed."""
-
-    wire: Wire
-    squeeze: Squeeze
-    buffer: bytearray = field(default_factory=lambda: bytearray(_TABLE + FRAME))
-    unconfirmed: deque[tuple[int, _Piece]] = field(default_factory=deque)
-    unasked: int = 0
-    _reader: Reader | None = None
-    _reads: tuple[str, int] = ("", 0)
-
-    def reader(self, piece: _Piece) -> Reader:
-        """The reader of the piece's space. Each stream has its own, for one space at a time."""
-        if self._reader is None or self._reads != (piece.space, piece.pid):
-            self.put_down()
-            if spaces.is_process(piece.space):
-                self._reader = Reader(piece.pid)
-                if piece.again:
-                    self._reader.pin()
-            else:
-                self._reader = Reader.of_file(piece.pid)
-            self._reads = (piece.space, piece.pid)
-        return self._reader
-
-    def put_down(self) -> None:
-        """Read no more of that space."""
-        if self._reader is not None:
-            self._reader.close()
-            self._reader = None
-
-    def listen(self) -> None:
-        """Hear what has come already. Raises FarFailure where the far side cannot go on."""
-        while (frame := self.wire.receive_now()) is not None:
-            self.confirm(frame)
-
-    def confirm(self, frame: Frame) -> int:
-        """Hear what the far side has taken: the number it names."""
-        if frame.kind != frames.TAKEN:
-            reason = f"{frame.kind!r} came where {frames.TAKEN} belongs"
-            raise BrokenFrame(host=self.wire.host, reason=reason)
-        try:
-            seq = frames.number(frame.header, "seq", 1 << 62)
-        except ValueError as error:
-            raise BrokenFrame(host=self.wire.host, reason=f"{frame.kind}: {error}") from None
-        while self.unconfirmed and self.unconfirmed[0][0] < seq:
-            self.unconfirmed.popleft()
-        return seq
-
-
 Witness = Callable[[str, Sequence[Run], memoryview], None]
 
 
@@ -145,7 +82,7 @@ class PageSender:
         self._compress = compress
         self._witness = witness
         self._timeout = timeout
-        self._streams: list[_Stream] = []
+        self._streams: list[Stream] = []
         self._seq = 0
         self._lost: list[tuple[str, int, list[Run]]] = []
         self.gone: list[tuple[str, list[Run]]] = []  # what the last send() could not read
@@ -185,23 +122,23 @@ class PageSender:
         if len(self._streams) > 1:
             self.settle(self._timeout)
 
-    def _pieces(self, work: list[tuple[str, int, list[Run]]]) -> Iterator[_Piece]:
+    def _pieces(self, work: list[tuple[str, int, list[Run]]]) -> Iterator[Piece]:
         size = FRAME
         if self.limit.rate:
             slow = int(self.limit.rate * _SLOWEST) // PAGE * PAGE
             size = max(16 * PAGE, min(FRAME, slow))
         for space, pid, runs in work:
             for piece, length in frames.cut(runs, size):
-                yield _Piece(space, pid, piece, length, space in self._known)
+                yield Piece(space, pid, piece, length, space in self._known)
 
-    def _run(self, work: Callable[[_Stream], None]) -> None:
+    def _run(self, work: Callable[[Stream], None]) -> None:
         """Do it on every stream at once."""
         if len(self._streams) == 1:
             work(self._streams[0])
             return
         failures: list[BaseException] = []
 
-        def guarded(stream: _Stream) -> None:
+        def guarded(stream: Stream) -> None:
             try:
                 work(stream)
             except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
@@ -218,12 +155,14 @@ class PageSender:
         if failures:
             raise failures[0]
 
-    def _send_all(self, stream: _Stream, pieces: "_Shared", sent: Sent) -> None:
+    def _send_all(self, stream: Stream, pieces: "_Shared", sent: Sent) -> None:
         done = Sent()
-        address_of = address(stream.buffer) + _TABLE
         try:
-            for piece in pieces:
-                self._send_piece(stream, piece, done, address_of)
+            with ahead(
+                pieces, lambda piece, buffer: self._load(stream, piece, buffer), stream.buffers
+            ) as loads:
+                for load in loads:
+                    self._send_load(stream, load, done)
         except BaseException:
             pieces.stop()
             raise
@@ -232,43 +171,50 @@ class PageSender:
             with self._lock:
                 sent.add(done)
 
-    def _send_piece(self, stream: _Stream, piece: _Piece, done: Sent, address_of: int) -> None:
-        data = memoryview(stream.buffer)[_TABLE:]
-        stream.unconfirmed.append((self._seq, piece))
-        came = stream.reader(piece).read(piece.runs, data, address_of)
+    def _load(self, stream: Stream, piece: Piece, buffer: Buffer) -> Load:
+        """Read a piece. Touches nothing that a thread that sends meanwhile changes."""
+        stream.loaded.append(piece)
+        came = stream.reader(piece).read(piece.runs, buffer.pages, buffer.address)
         read = piece.size if came is piece.runs else total(came)
         if self._witness is not None:
-            self._witness(piece.space, came, data[:read])
-        done.read_bytes += read
-        done.missing += (piece.size - read) // PAGE
+            self._witness(piece.space, came, buffer.pages[:read])
         if came is not piece.runs:
             self.gone.append((piece.space, subtract(piece.runs, merge(came))))
-        entries, size = sift(came, read, data, self._digests.get(piece.space))
-        done.pages += size // PAGE
-        if size != read:
-            done.count(entries)
-        if not entries:
+        entries, size = sift(came, read, buffer.pages, self._digests.get(piece.space))
+        return Load(piece, buffer, read, entries, size)
+
+    def _send_load(self, stream: Stream, load: Load, done: Sent) -> None:
+        stream.unconfirmed.append((self._seq, load.piece))
+        stream.loaded.popleft()
+        done.read_bytes += load.read
+        done.missing += (load.piece.size - load.read) // PAGE
+        done.pages += load.size // PAGE
+        if load.size != load.read:
+            done.count(load.entries)
+        if not load.entries:
             return
         wire_before = stream.wire.sent
-        self._write(stream, piece.space, entries, size)
+        self._write(stream, load)
         done.wire_bytes += stream.wire.sent - wire_before
         if stream.unasked >= ASK_EVERY:
             self._ask(stream)
         stream.listen()
 
-    def _write(self, stream: _Stream, space: str, entries: list[frames.Entry], size: int) -> None:
-        """One frame, with `size` bytes of data from the stream's buffer."""
-        whole = memoryview(stream.buffer)
-        table = frames.table(entries)
-        small = stream.squeeze.compress(whole[_TABLE : _TABLE + size])
+    def _write(self, stream: Stream, load: Load) -> None:
+        """One frame."""
+        whole, size = load.buffer.whole, load.size
+        table = frames.table(load.entries)
+        small = stream.squeeze.compress(load.buffer.pages[:size])
         payload: bytes | memoryview
         if small is None:  # the table goes right before the data: one buffer, nothing copied
-            first = _TABLE - len(table)
-            whole[first:_TABLE] = table
-            payload = whole[first : _TABLE + size]
+            first = TABLE - len(table)
+            whole[first:TABLE] = table
+            payload = whole[first : TABLE + size]
         else:
             payload = b"".join((table, small))
-        header = frames.header(space, len(entries), size, compressed=small is not None)
+        header = frames.header(
+            load.piece.space, len(load.entries), size, compressed=small is not None
+        )
         self.limit.take(len(payload))
         before = time.monotonic()
         try:
@@ -282,7 +228,7 @@ class PageSender:
 
     # ---- what the far side has taken
 
-    def _ask(self, stream: _Stream) -> int:
+    def _ask(self, stream: Stream) -> int:
         with self._lock:
             self._seq += 1
             seq = self._seq
@@ -304,8 +250,9 @@ class PageSender:
         found: dict[tuple[str, int], list[Run]] = {}
         for space, pid, runs in self._lost:
             found.setdefault((space, pid), []).extend(runs)
-        for piece in (each for stream in self._streams for _, each in stream.unconfirmed):
-            found.setdefault((piece.space, piece.pid), []).extend(piece.runs)
+        for stream in self._streams:
+            for piece in (*stream.loaded, *(each for _, each in stream.unconfirmed)):
+                found.setdefault((piece.space, piece.pid), []).extend(piece.runs)
         return [(space, pid, merge(runs)) for (space, pid), runs in found.items()]
 
     def reopen(self, streams: Sequence[Wire]) -> None:
@@ -314,7 +261,7 @@ class PageSender:
             raise ValueError("no stream to send on")
         self._lost.clear()
         rate = self.limit.rate // len(streams)
-        self._streams = [_Stream(wire, Squeeze(self._compress, rate=rate)) for wire in streams]
+        self._streams = [Stream(wire, Squeeze(self._compress, rate=rate)) for wire in streams]
         if self._after is not None:
             link = self._after._streams[0].squeeze.link
             self._streams[0].squeeze = Squeeze(self._compress, rate=rate, link=link)
@@ -351,15 +298,15 @@ class PageSender:
 class _Shared:
     """One iterator for several threads, which any of them can stop."""
 
-    def __init__(self, pieces: Iterator[_Piece]) -> None:
+    def __init__(self, pieces: Iterator[Piece]) -> None:
         self._pieces = pieces
         self._stopped = False
         self._lock = threading.Lock()
 
-    def __iter__(self) -> Iterator[_Piece]:
+    def __iter__(self) -> Iterator[Piece]:
         return self
 
-    def __next__(self) -> _Piece:
+    def __next__(self) -> Piece:
         with self._lock:
             if self._stopped:
                 raise StopIteration
@@ -370,6 +317,6 @@ class _Shared:
         with self._lock:
             self._stopped = True
 
-    def rest(self) -> Iterator[_Piece]:
+    def rest(self) -> Iterator[Piece]:
         """What nobody took, once all have stopped."""
         return self._pieces

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from ocimig.migrate.errors import BrokenFrame, FarFailure, LinkLost
-from ocimig.migrate.memory import frames, sender
+from ocimig.migrate.memory import frames, stream
 from ocimig.migrate.memory.reader import Reader
 from ocimig.migrate.memory.runs import PAGE, Run, merge, total
 from ocimig.migrate.memory.sender import PageSender
@@ -219,8 +219,8 @@ def test_a_limit_holds(far: Far) -> None:
 
 def test_a_frame_is_no_larger_than_the_far_side_takes() -> None:
     """The two sides' constants belong together."""
-    assert sender.FRAME <= frames.MOST_DATA
-    assert sender.FRAME // PAGE <= frames.MOST_RUNS
+    assert stream.FRAME <= frames.MOST_DATA
+    assert stream.FRAME // PAGE <= frames.MOST_RUNS
 
 
 def test_what_is_left_for_the_freeze_is_sent_by_what_was_learned(
