@@ -249,15 +249,21 @@ class MigrationFailed(OcimigError):
         self.code = code
 
 
+HELD = "is held frozen here"
+
+
 class MigrationInDoubt(OcimigError):
     """The far side may or may not run the container, so it is held here."""
 
-    message = "in doubt: container {id} is held frozen here, {target} may run it: {reason}"
+    message = "in doubt: container {id} {held}, {target} may run it: {reason}"
     hint = (
         "when {target} answers again: ocimig migrate --resume {id}; "
         "if it never will: ocimig migrate --resume --assume-destination-dead {id}"
     )
     code = 21
+
+    def __init__(self, *, held: str = HELD, **fields: object) -> None:
+        super().__init__(held=held, **fields)
 
 
 class RanWithoutMemory(MigrationInDoubt):

@@ -110,14 +110,28 @@ def _source(store: Store, entry: Journal) -> Recovered | None:
                 lives = settling.roll_back(entry, RealSource(), store)
                 there = "it runs here" if lives else "its processes here had ended"
                 return Recovered(id, f"a migration to {target} was rolled back: {there}")
-    except (MigrationBusy, BlockingIOError):
+    except BlockingIOError:
         return Recovered(id, f"a migration to {target} is under way", settled=False)
+    except MigrationBusy as busy:
+        if _at_work(entry):
+            return Recovered(id, f"a migration to {target} is under way", settled=False)
+        text = f"a migration to {target} was cut off: {busy}"
+        return Recovered(id, text, settled=False, fix=busy.advice)
     if entry.phase == "COMMIT-INTENT":
         held = "it is held here" if lives_here(store, id) else "its processes here have ended"
         text = f"in doubt: {held}, {target} may run it"
     else:
         text = f"it runs on {target}, and something of it is left here"
     return Recovered(id, text, settled=False, fix=f"ocimig migrate --resume {id}")
+
+
+def _at_work(entry: Journal) -> bool:
+    """Whether its own process is still there, and not only another that follows the container's writes."""
+    try:
+        with entry.lock():
+            return False
+    except BlockingIOError:
+        return True
 
 
 def _destination(store: Store, entry: Journal) -> Recovered:
@@ -233,7 +247,8 @@ def _settle(
             return _ours(store, entry, source, "resumed here")
         if verdict.verdict == phases.THEIRS:
             return _theirs(store, entry, source)
-        raise settling.in_doubt(entry, there, verdict.reason)
+        lives = lives_here(store, str(entry.facts["id"]))
+        raise settling.in_doubt(entry, there, verdict.reason, lives=lives)
 
 
 def _decision(entry: Journal, reach: Connect, argv: list[str], patience: float) -> str | None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from ocimig import log
 from ocimig.errors import OcimigError
 from ocimig.migrate import failpoints, group, phases
-from ocimig.migrate.errors import MigrationInDoubt, RanWithoutMemory
+from ocimig.migrate.errors import HELD, MigrationInDoubt, RanWithoutMemory
 from ocimig.migrate.hands import Destination, Source
 from ocimig.migrate.journal import Journal
 from ocimig.migrate.transport import Connection
@@ -53,10 +53,15 @@ def ask(entry: Journal, connecting: Connect, argv: list[str]) -> str | None:
         return None
 
 
-def in_doubt(entry: Journal, there: str | None, reason: str) -> MigrationInDoubt:
-    """Why a container stays held here, with the destination's last record."""
-    kind = RanWithoutMemory if there == phases.LOST else MigrationInDoubt
-    return kind(id=entry.facts["id"], target=entry.facts["target"], reason=reason)
+def in_doubt(
+    entry: Journal, there: str | None, reason: str, *, lives: bool = True
+) -> MigrationInDoubt:
+    """Why a container stays held here, with the destination's last record; `lives`: its processes are left."""
+    id, target = entry.facts["id"], entry.facts["target"]
+    if there == phases.LOST:
+        return RanWithoutMemory(id=id, target=target, reason=reason)
+    held = HELD if lives else "has no process left here"
+    return MigrationInDoubt(id=id, target=target, held=held, reason=reason)
 
 
 def clean_up(store: Store, entry: Journal, hands: Source) -> list[str]:

@@ -130,6 +130,38 @@ def test_resume_goes_by_the_record_that_is_there_when_it_has_the_claim(
     assert world.log == []
 
 
+@pytest.mark.parametrize("lives", [True, False])
+def test_doubt_says_whether_anything_is_held_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lives: bool
+) -> None:
+    """After a reboot there is nothing frozen that anybody could look for."""
+    world = World(tmp_path)
+    leave(world.near, "1-aa", "c1")
+    give_away(world.near, "1-aa")
+    monkeypatch.setattr(recover, "lives_here", lambda *_: lives)
+    words = "is held frozen here" if lives else "has no process left here"
+    with pytest.raises(MigrationInDoubt, match=f"c1 {words}, h2 may run it"):
+        recover.resume(world.near, "c1", OPTIONS, hands=FakeSource(world), connecting=_nobody)
+
+
+def test_what_another_command_keeps_from_being_settled_is_told_from_what_is_under_way(
+    store: Store, ran: list[str]
+) -> None:
+    """A backup has the claim too: nobody should wait for a migration that was cut off long ago."""
+    entry = leave(store, "1-aa", "c1")
+    with journal.claim_container(store, "c1"):
+        (cut_off,) = recover.recover(store)
+        with entry.lock():
+            (under_way,) = recover.recover(store)
+    assert under_way.text == "a migration to h2 is under way"
+    assert cut_off.text.startswith(
+        "a migration to h2 was cut off: container c1 is being migrated, backed up"
+    )
+    assert not cut_off.settled
+    assert cut_off.fix.startswith("wait for it")
+    assert ran == []
+
+
 def test_one_that_cannot_be_settled_keeps_no_other_from_it(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
