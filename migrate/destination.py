@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from ocimig import files, jsonio, log
 from ocimig.files import Fd
-from ocimig.migrate import facts, restore_room
+from ocimig.migrate import facts, failpoints, restore_room
 from ocimig.migrate.errors import BrokenFrame, DirectoryNotEmpty
 from ocimig.migrate.far_memory import FarMemory
 from ocimig.migrate.hands import places
 from ocimig.migrate.images import Receiver
 from ocimig.migrate.journal import Journal
 from ocimig.migrate.memory.retained import Retained
-from ocimig.migrate.traces import delete, discard, discard_images, disconnect, load
+from ocimig.migrate.traces import delete, discard, discard_images, disconnect, load, pin, unpin
 from ocimig.migrate.wire import Frame, Wire
 from ocimig.runtime import lifecycle
 from ocimig.runtime.errors import ContainerExists
@@ -73,13 +73,14 @@ class RealDestination:
         os.makedirs(os.path.dirname(entry.facts["images"]), mode=0o700, exist_ok=True)
         self._wanted_network = wanted.get("network")
 
-    def _build_network(self, id: str, netns: int) -> dict[str, Any]:
+    def _build_network(self, entry: Journal, netns: int) -> dict[str, Any]:
         """The same network, complete but joined to nothing."""
         from ocimig.migrate import network
 
         assert self._wanted_network is not None
         config = network.from_facts(self._wanted_network)
-        self._network = network.connect(netns, config, id, attached=False)
+        pin(entry, netns)
+        self._network = network.connect(netns, config, str(entry.facts["id"]), attached=False)
         return self._network
 
     def receive_files(self, wire: Wire, entry: Journal, header: Mapping[str, Any]) -> None:
@@ -108,11 +109,11 @@ class RealDestination:
             # Only CRIU can make a network namespace inside its user namespace: filled when it is there.
             def connect(netns: int) -> dict[str, Any]:
                 self._netns = os.dup(netns)
-                return self._build_network(id, netns)
+                return self._build_network(entry, netns)
 
         elif self._wanted_network:
             self._netns = network.new_namespace()
-            self._build_network(id, self._netns)
+            self._build_network(entry, self._netns)
         # In a user namespace CRIU may not open the userfaultfd that lazy memory needs.
         lazy = bool(foreseen.get("memory")) and not _mapped(foreseen["config"])
         criu = os.path.join(entry.home, "criu")
@@ -203,6 +204,7 @@ class RealDestination:
         """See Destination."""
         if self._port is not None and self._announcer is not None:
             self._port.attach()
+            failpoints.here("destination", "attached")
             self._announcer.first()
             self._announcing = threading.Thread(target=self._announcer.rest, name="announce")
             self._announcing.start()
@@ -228,6 +230,7 @@ class RealDestination:
         if self._retained is not None:
             self._retained.drop()  # it is here: what it left is old
         self._close()
+        unpin(entry)
         discard_images(entry)
 
     def _close(self) -> None:
@@ -267,6 +270,7 @@ class RealDestination:
         if state is not None and _came_with(state, entry):
             group = cgroups.from_facts(state.cgroups)
             restore_room.take_back(group, restore_room.exact, store.config(id), id)
+        unpin(entry)
 
     def discard(self, store: Store, entry: Journal) -> None:
         """See Destination."""
@@ -283,6 +287,7 @@ class RealDestination:
         if state is not None and _came_with(state, entry):
             delete(store, id)
         self._close()
+        unpin(entry)
         discard_images(entry)
         for path in reversed(entry.facts["places"]):
             _unmake(path, entry.facts["made"])

@@ -18,7 +18,7 @@ from ocimig.criu_images.errors import CriuDied, CriuFailed
 from ocimig.criu_images.image import CheckpointImage, Manifest
 from ocimig.errors import OcimigError
 from ocimig.files import Fd
-from ocimig.migrate import descriptors, journal, restore_request, restore_room, stage
+from ocimig.migrate import descriptors, failpoints, journal, restore_request, restore_room, stage
 from ocimig.migrate.errors import RestoreFailed
 from ocimig.migrate.external import External
 from ocimig.migrate.restore_network import RestoredNetwork
@@ -320,6 +320,7 @@ class Restoration:
         self.times["released"] = time.monotonic()
 
     def _release(self, _: rpc.Notice) -> None:
+        failpoints.here("destination", "unlocking")
         if self.network is not None:
             self.network.release()
 

@@ -1,12 +1,16 @@
 """What a migration leaves on a host, and how it is removed: every act may be done twice."""
 
+import errno
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from ocimig import files
+from ocimig.files import Fd
 from ocimig.migrate.journal import Journal
 from ocimig.runtime.errors import NoSuchContainer
+from ocimig.runtime.linux import mount
 from ocimig.runtime.state import ContainerState
 from ocimig.runtime.store import Store
 
@@ -31,6 +35,32 @@ def disconnect(facts: Mapping[str, Any]) -> None:
     from ocimig.migrate import network
 
     network.disconnect(facts)
+
+
+def pin(entry: Journal, netns: int) -> None:
+    """Keep a network namespace until unpin(), whoever dies.
+
+    The kernel takes the lock out of a namespace that goes before it takes the interfaces: what came to a
+    container that was killed would be answered with a reset as long as its port is in the bridge.
+    """
+    path = _pin(entry)
+    with Fd(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)):
+        mount.mount(f"/proc/self/fd/{netns}", path, flags=mount.MS_BIND)
+
+
+def unpin(entry: Journal) -> None:
+    """Let the namespace go with the last who is in it; fine where none was kept."""
+    try:
+        mount.umount2(_pin(entry), mount.MNT_DETACH)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.EINVAL):  # EINVAL: not mounted, after a reboot
+            raise
+    with suppress(FileNotFoundError):
+        os.unlink(_pin(entry))
+
+
+def _pin(entry: Journal) -> str:
+    return os.path.join(entry.home, "netns")
 
 
 def discard(path: str) -> None:
