@@ -245,6 +245,20 @@ _ocimig() {
     "backup repair,--known-hosts") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
     "backup repair,--transport") mapfile -t COMPREPLY < <(compgen -W "paramiko openssh local" -- "$cur"); return ;;
     "backup repair,--remote-command") return ;;
+    "backup key,--new-passphrase-file") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "backup key,--new-key-file") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "backup key,--new-passcommand") return ;;
+    "backup key,--comment") return ;;
+    "backup key,-f"|"backup key,--format") mapfile -t COMPREPLY < <(compgen -W "table json" -- "$cur"); return ;;
+    "backup key,--passphrase-file") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "backup key,--key-file") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "backup key,--passcommand") return ;;
+    "backup key,--cache") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "backup key,-p"|"backup key,--port") return ;;
+    "backup key,-i"|"backup key,--identity") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "backup key,--known-hosts") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "backup key,--transport") mapfile -t COMPREPLY < <(compgen -W "paramiko openssh local" -- "$cur"); return ;;
+    "backup key,--remote-command") return ;;
     "backup unlock,--passphrase-file") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
     "backup unlock,--key-file") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
     "backup unlock,--passcommand") return ;;
@@ -316,6 +330,7 @@ _ocimig() {
     "backup forget") mapfile -t COMPREPLY < <(compgen -W "--keep-last --keep-hourly --keep-daily --keep-weekly --keep-monthly --keep-yearly --keep-within --keep-tag --container --tag -n --dry-run --prune -f --format --passphrase-file --key-file --passcommand --cache -p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command -h --help" -- "$cur") ;;
     "backup prune") mapfile -t COMPREPLY < <(compgen -W "-n --dry-run --max-unused -f --format --passphrase-file --key-file --passcommand --cache -p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command -h --help" -- "$cur") ;;
     "backup repair") mapfile -t COMPREPLY < <(compgen -W "-f --format --passphrase-file --key-file --passcommand --cache -p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command -h --help" -- "$cur") ;;
+    "backup key") mapfile -t COMPREPLY < <(compgen -W "--new-passphrase-file --new-key-file --new-passcommand --comment -f --format --passphrase-file --key-file --passcommand --cache -p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command -h --help" -- "$cur") ;;
     "backup unlock") mapfile -t COMPREPLY < <(compgen -W "--passphrase-file --key-file --passcommand --cache -p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command -h --help" -- "$cur") ;;
     "job run") mapfile -t COMPREPLY < <(compgen -W "--all --dry-run --format --jobs --state -h --help" -- "$cur") ;;
     "job list") mapfile -t COMPREPLY < <(compgen -W "-q --quiet --format --jobs -h --help" -- "$cur") ;;
@@ -327,7 +342,7 @@ _ocimig() {
     "diff") mapfile -t COMPREPLY < <(compgen -W "--format --within -h --help" -- "$cur") ;;
     "memory") mapfile -t COMPREPLY < <(compgen -W "-p --pid --list --search --search-hex --search-regex -c --context --extract --output --core --within -h --help" -- "$cur") ;;
     archive) mapfile -t COMPREPLY < <(compgen -W "show verify convert" -- "$cur") ;;
-    backup) mapfile -t COMPREPLY < <(compgen -W "init create list show restore verify diff forget prune repair unlock" -- "$cur") ;;
+    backup) mapfile -t COMPREPLY < <(compgen -W "init create list show restore verify diff forget prune repair key unlock" -- "$cur") ;;
     job) mapfile -t COMPREPLY < <(compgen -W "run list status validate show install-timer" -- "$cur") ;;
     esac
 }

@@ -164,6 +164,31 @@ BACKUP = (
         examples=(("After verify found something", "backup repair /srv/backups"),),
     ),
     Verb(
+        "backup key", "ocimig.cli.commands.backup_keys:key",
+        "list, add, remove or change what opens a store",
+        arguments="list|add|remove|change STORE [KEY]", minimum=2, maximum=3, contract=False,
+        options=(
+            Option("--new-passphrase-file", "add, change: the file whose content is the new passphrase",
+                   TEXT, "FILE", file=True),
+            Option("--new-key-file", "add, change: the file whose content is the new key", TEXT, "FILE",
+                   file=True),
+            Option("--new-passcommand", "add, change: the command that prints the new passphrase", TEXT,
+                   "COMMAND"),
+            Option("--comment", "add, change: note this with the new key", TEXT, "TEXT"),
+            _FORMAT, *_OPEN,
+        ),
+        description=(
+            "Each key opens the store by itself. change replaces the one that is given by a new one, "
+            "remove takes the begin of a name that list shows, and never the last. Without an option for "
+            "the new one it is asked for, twice, on the terminal. Who has kept a copy of a key that was "
+            "removed, and knows its passphrase, can still read what they can reach of the store."
+        ),
+        examples=(("Which there are", "backup key list /srv/backups"),
+                  ("Another one", "backup key add /srv/backups --passphrase-file /root/pass "
+                   "--new-key-file /root/key"),
+                  ("Another passphrase", "backup key change /srv/backups --passphrase-file /root/pass")),
+    ),
+    Verb(
         "backup unlock", "ocimig.cli.commands.backup_care:unlock",
         "show who holds a store, and forget those who are dead",
         arguments="STORE", contract=False,
