@@ -11,18 +11,12 @@ from typing import Any
 
 from ocimig import files, jsonio, log
 from ocimig.criu_images import image
-from ocimig.criu_images.image import CheckpointImage, Manifest
-from ocimig.files import Fd
 from ocimig.migrate import facts, journal, network, restore
-from ocimig.migrate.backup import files_restore
+from ocimig.migrate.backup import files_restore, images
 from ocimig.migrate.errors import DirectoryNotEmpty
 from ocimig.migrate.far_memory import FarMemory
 from ocimig.migrate.restore import RestoreOptions
 from ocimig.migrate.restore_request import mapped
-from ocimig.migrate.store import segments, stream
-from ocimig.migrate.store.blobs import PAGE, ZEROS, Run
-from ocimig.migrate.store.errors import StoreDamaged
-from ocimig.migrate.store.packs import Piece
 from ocimig.migrate.store.snapshot import Snapshot
 from ocimig.migrate.store.store import Store as Repository
 from ocimig.runtime import lifecycle
@@ -95,7 +89,7 @@ class _Restore:
 
     def _run(self) -> ContainerState:
         directory = images_of(self.containers, self.wanted.id)
-        self._write_images(directory)
+        images.write(self.repository, self.snapshot, directory)
         for tree in self.snapshot.trees:
             path = self.places[tree.name]
             if not os.path.lexists(path):
@@ -150,32 +144,7 @@ class _Restore:
 
         return filled
 
-    # ---- images
-
-    def _write_images(self, directory: str) -> None:
-        os.makedirs(directory, mode=0o700)
-        for name, each in self.snapshot.images.items():
-            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            with Fd(os.open(os.path.join(directory, name), flags, 0o600)) as fd:
-                self._checked(name, each.runs, each.size)
-                stream.write_file(self.repository.packs, each.runs, each.size, fd)
-        manifest = dict(self.snapshot.manifest)
-        manifest.pop("version", None)
-        known = {name: manifest[name] for name in Manifest.__slots__ if name in manifest}
-        # which there are: those of a container with mapped users are copied by this list
-        known["files"] = {name: {"size": each.size} for name, each in self.snapshot.images.items()}
-        sealed = CheckpointImage(directory)
-        files.write_atomic(
-            sealed.path(image.MANIFEST), Manifest(**known).to_json().encode(), sync=False
-        )
-
-    def _checked(self, name: str, runs: tuple[Run, ...], size: int) -> None:
-        if reason := stream.fault(runs, size):
-            raise self._damaged(f"{name}: {reason}")
-
-    def _damaged(self, reason: str) -> StoreDamaged:
-        file = f"snapshot {self.snapshot.id}"
-        return StoreDamaged(place=self.repository.place.words, file=file, reason=reason)
+    # ---- its configuration
 
     def _spec(self) -> dict[str, Any]:
         """Its config.json, with the root file system where it is now."""
@@ -203,31 +172,12 @@ class _Restore:
             return None
         memory = FarMemory(os.path.join(self.home, "criu"), self._lost)
         try:
-            for space, listed in self.snapshot.spaces.items():
-                self._fill(memory, space, listed)
+            for space in self.snapshot.spaces:
+                images.fill(memory.held, self.repository, self.snapshot, space)
         except BaseException:
             memory.close()
             raise
         return memory
-
-    def _fill(
-        self, memory: FarMemory, space: str, listed: tuple[tuple[int, int, int], ...]
-    ) -> None:
-        """All pages of a space, into the file that holds it."""
-        pieces: list[Piece] = []
-        zeros: list[tuple[int, int]] = []
-        for number, pack, entry in listed:
-            blob = self.repository.packs.blob(pack, entry)
-            try:
-                found = segments.decode(number, blob)
-            except ValueError as error:
-                raise self._damaged(str(error)) from None
-            for piece in found:
-                if piece.pack == ZEROS:
-                    zeros.append((piece.address, piece.address + piece.pages * PAGE))
-                else:
-                    pieces.append(Piece(Run(piece.pack, piece.first, piece.pages), piece.address))
-        memory.held.fill(space, self.repository.packs.spread(pieces), zeros)
 
     def _lost(self, reason: str) -> None:
         log.error(f"container {self.wanted.id} is ended: {reason}")

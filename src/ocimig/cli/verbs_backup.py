@@ -1,6 +1,7 @@
 """The verbs of `ocimig backup`: snapshots of running containers in a store. Data only."""
 
 from ocimig.cli.verbs import ANY, FLAG, MANY, MAYBE, NUMBER, TEXT, Option, Verb
+from ocimig.cli.verbs_archive import EXPORT
 
 _OPEN = (
     Option("--passphrase-file", "the file whose content is the passphrase of the store", TEXT, "FILE",
@@ -104,6 +105,21 @@ BACKUP = (
         ),
         examples=(("As it was", "backup restore /srv/backups latest --container web"),
                   ("Beside it", "backup restore /srv/backups 3f2a --as web2 -b /srv/web2 --tcp-close")),
+    ),
+    Verb(
+        "backup export", "ocimig.cli.commands.backup_export:export",
+        "write a snapshot into one file, as checkpoint --export does",
+        arguments="STORE SNAPSHOT FILE", minimum=3, maximum=3, contract=False,
+        options=(
+            Option("--container", "with latest: the latest of this container", TEXT, "ID"),
+            *EXPORT[1:], *_OPEN,
+        ),
+        description=(
+            "All of its memory and its root file system are in the file: restore --import brings it back "
+            "without the store, and podman and checkpointctl read it. While it is made, as much room "
+            "again is needed beside it, and for one process after the other its memory."
+        ),
+        examples=(("For another engine", "backup export /srv/backups latest /var/tmp/web.tar.zst"),),
     ),
     Verb(
         "backup verify", "ocimig.cli.commands.backup_care:verify",
