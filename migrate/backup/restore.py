@@ -12,7 +12,7 @@ from typing import Any
 from ocimig import files, jsonio, log
 from ocimig.criu_images import image
 from ocimig.migrate import facts, journal, network, restore
-from ocimig.migrate.backup import files_restore, images
+from ocimig.migrate.backup import files_restore, images, room
 from ocimig.migrate.errors import DirectoryNotEmpty
 from ocimig.migrate.far_memory import FarMemory
 from ocimig.migrate.restore import RestoreOptions
@@ -24,7 +24,6 @@ from ocimig.runtime.errors import ContainerExists
 from ocimig.runtime.state import ContainerState
 from ocimig.runtime.store import Store, check_id
 
-_HOME = ".restores"
 _LARGEST_CONFIG = 16 << 20
 Connect = Callable[[int], "dict[str, Any] | None"]
 
@@ -32,8 +31,9 @@ Connect = Callable[[int], "dict[str, Any] | None"]
 @dataclass(frozen=True, slots=True)
 class WantedRestore:
     """As the options of `ocimig backup restore`. `bundle` is where its files go ("" is where they were);
-    `connect` builds its network, see RestoreOptions; `on_restored` is called when it is whole and does not
-    run yet: what it raises undoes everything."""
+    `connect` builds its network, see RestoreOptions; `on_restored` is called with the pid of its first
+    process and the directory of its images when it is whole and does not run yet: what it raises undoes
+    everything."""
 
     id: str
     bundle: str = ""
@@ -42,7 +42,7 @@ class WantedRestore:
     systemd_cgroup: bool = False
     stdio: tuple[int, int, int] = (0, 1, 2)
     connect: Connect | None = None
-    on_restored: Callable[[int], None] | None = None
+    on_restored: Callable[[int, str], None] | None = None
 
 
 def restore_snapshot(
@@ -67,7 +67,7 @@ class _Restore:
         self.repository = repository
         self.snapshot = snapshot
         self.wanted = wanted
-        self.home = _home(containers, wanted.id)
+        self.home = ""
         self.places = _places(snapshot, wanted.bundle)
         self.made: list[str] = []
 
@@ -75,20 +75,16 @@ class _Restore:
         for path in self.places.values():
             if os.path.lexists(path) and not facts.space(path)["empty"]:
                 raise DirectoryNotEmpty(path=path)
-        files.remove_tree(self.home)
-        os.makedirs(self.home, mode=0o700)
-        try:
-            state = self._run()
-        except BaseException:
-            for path in reversed(self.made):
-                files.remove_tree(path)
-            raise
-        finally:
-            files.remove_tree(self.home)
-        return state
+        with room.room(self.containers.root, self.wanted.id) as self.home:
+            try:
+                return self._run()
+            except BaseException:
+                for path in reversed(self.made):
+                    files.remove_tree(path)
+                raise
 
     def _run(self) -> ContainerState:
-        directory = images_of(self.containers, self.wanted.id)
+        directory = os.path.join(self.home, "images")
         images.write(self.repository, self.snapshot, directory)
         for tree in self.snapshot.trees:
             path = self.places[tree.name]
@@ -111,7 +107,7 @@ class _Restore:
         wanted = self.wanted
         options = RestoreOptions(
             image_path=directory,
-            work_path=os.path.join(self.home, "criu"),
+            work_path=os.path.join(self.home, room.WORK),
             bundle=self.places["bundle"],
             tcp_close=wanted.tcp_close,
             systemd_cgroup=wanted.systemd_cgroup,
@@ -126,21 +122,22 @@ class _Restore:
             work.prepare(spec)
             if memory is not None:
                 memory.serve(directory, _hot(self.snapshot))
-            state = work.run(on_restored=self._restored(memory))
+            state = work.run(on_restored=self._restored(memory, directory))
             work.settle()
             if memory is not None:
                 memory.filled()
             return state
 
-    def _restored(self, memory: FarMemory | None) -> Callable[[int], None] | None:
+    def _restored(self, memory: FarMemory | None, directory: str) -> Callable[[int], None] | None:
         """Who wants to look at it wants all of its memory: until it is there, reading it fails."""
         look = self.wanted.on_restored
-        if look is None or memory is None:
-            return look
+        if look is None:
+            return None
 
         def filled(pid: int) -> None:
-            memory.filled()
-            look(pid)
+            if memory is not None:
+                memory.filled()
+            look(pid, directory)
 
         return filled
 
@@ -170,7 +167,7 @@ class _Restore:
     def _memory(self, directory: str, spec: Mapping[str, Any]) -> FarMemory | None:
         if not self.snapshot.spaces or mapped(spec):
             return None
-        memory = FarMemory(os.path.join(self.home, "criu"), self._lost)
+        memory = FarMemory(os.path.join(self.home, room.WORK), self._lost)
         try:
             for space in self.snapshot.spaces:
                 images.fill(memory.held, self.repository, self.snapshot, space)
@@ -182,15 +179,6 @@ class _Restore:
     def _lost(self, reason: str) -> None:
         log.error(f"container {self.wanted.id} is ended: {reason}")
         lifecycle.end(self.containers.load(self.wanted.id))
-
-
-def _home(containers: Store, id: str) -> str:
-    return os.path.join(containers.root, _HOME, id)
-
-
-def images_of(containers: Store, id: str) -> str:
-    """Where the images of a restore lie while it is under way."""
-    return os.path.join(_home(containers, id), "images")
 
 
 def _places(snapshot: Snapshot, bundle: str) -> dict[str, str]:
