@@ -153,7 +153,10 @@ BACKUP = (
             Option("--prune", "then remove what no snapshot needs any more", FLAG),
             _FORMAT, *_OPEN,
         ),
-        description="What to keep counts for each container by itself.",
+        description=(
+            "What to keep counts for each container by itself. One that is damaged is removed by its whole "
+            "name and by nothing else; list says what that is."
+        ),
         examples=(("A policy", "backup forget /srv/backups --keep-hourly 24 --keep-daily 7 --prune"),),
     ),
     Verb(

@@ -105,7 +105,9 @@ def forget(call: Call) -> int:
         )
     with stores.store(call) as store:
         if names:
-            gone = list({found.id: found for found in map(store.find, names)}.values())
+            there = store.names()  # one that is damaged cannot be read, but has its name
+            exact = (name if name in there else store.find(name).id for name in names)
+            gone = list(dict.fromkeys(exact))
             decisions: list[retention.Decision] = []
         else:
             zone = datetime.now().astimezone().tzinfo
@@ -113,14 +115,14 @@ def forget(call: Call) -> int:
             judged = [Kept(each) for each in chosen(call, store)]
             decisions = retention.forget(judged, policy, zone=zone, now=time.time())
             ids = {each.id for decision in decisions for each in decision.removed()}
-            gone = [each for each in chosen(call, store) if each.id in ids]
+            gone = [each.id for each in judged if each.id in ids]
         if not call.flag("dry-run"):
-            for each in gone:
-                store.forget(each.id)
+            for id in gone:
+                store.forget(id)
         pruned: tuple[int, dict[str, Any], list[str]] | None = None
         if call.flag("prune") and not call.flag("dry-run"):
             pruned = _prune(store, most_unused=MOST_UNUSED)
-    _show_forgotten(call, decisions, [each.id for each in gone], pruned)
+    _show_forgotten(call, decisions, gone, pruned)
     return pruned[0] if pruned else 0
 
 
