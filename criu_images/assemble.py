@@ -5,15 +5,18 @@ A page that was withheld from the dump (see withheld.py) is entered as LAZY with
 save is never left to anybody: LAZY is taken from what is PRESENT, and the restore reads it.
 """
 
+import errno
 import os
 from collections.abc import Iterable
 
+from ocimig import files
 from ocimig.criu_images import pagemap
 from ocimig.criu_images.errors import BadImage
 from ocimig.criu_images.pagemap import PAGE, Entry
 from ocimig.criu_images.withheld import Run
 from ocimig.files import Fd
 
+_PIECE = 1 << 20  # bytes at once
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -31,10 +34,22 @@ def merge_shared(directory: str, shmid: int, runs: Iterable[Run]) -> int:
 
 def fill_shared(directory: str, shmid: int, source: int) -> int:
     """Put the pages that were withheld into the images of a shared object: `source` is a descriptor that
-    has them at their offsets. How many bytes were copied, within the kernel. Raises BadImage where it
-    ends before."""
-    path = os.path.join(directory, f"pagemap-shmem-{shmid}.img")
+    has them at their offsets. How many bytes were copied. Raises BadImage where it
+    ends before, and where a page is in an earlier dump."""
+    return _fill(directory, f"pagemap-shmem-{shmid}.img", source)
+
+
+def fill(directory: str, vpid: int, source: int) -> int:
+    """The same for the process `vpid`, with the pages at their addresses: a restore needs nobody to
+    serve it afterwards."""
+    return _fill(directory, f"pagemap-{vpid}.img", source)
+
+
+def _fill(directory: str, name: str, source: int) -> int:
+    path = os.path.join(directory, name)
     found = pagemap.read(path)
+    if any(entry.flags & pagemap.PARENT for entry in found.entries):
+        raise BadImage(path=path, reason="some of its pages are in an earlier dump")
     if all(entry.flags & pagemap.PRESENT for entry in found.entries):
         return 0
     pages = os.path.join(directory, f"pages-{found.pages_id}.img")
@@ -60,10 +75,22 @@ def fill_shared(directory: str, shmid: int, source: int) -> int:
 def _copy(source: int, at: int, target: int, size: int, path: str) -> None:
     end = at + size
     while at < end:
-        done = os.sendfile(target, source, at, end - at)
+        done = _moved(source, at, target, min(end - at, _PIECE))
         if not done:
             raise BadImage(path=path, reason=f"its page {at:#x} is nowhere")
         at += done
+
+
+def _moved(source: int, at: int, target: int, size: int) -> int:
+    try:
+        return os.sendfile(target, source, at, size)
+    except OSError as error:
+        # It takes no offset that a file of the target's file system could not have: ext4 ends at 16 TiB.
+        if error.errno != errno.EOVERFLOW:
+            raise
+    data = os.pread(source, size, at)
+    files.write_all(target, data)
+    return len(data)
 
 
 def _merge(path: str, runs: Iterable[Run]) -> int:

@@ -183,6 +183,20 @@ _ocimig() {
     "backup restore,--known-hosts") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
     "backup restore,--transport") mapfile -t COMPREPLY < <(compgen -W "paramiko openssh local" -- "$cur"); return ;;
     "backup restore,--remote-command") return ;;
+    "backup export,--container") return ;;
+    "backup export,--compress") mapfile -t COMPREPLY < <(compgen -W "zstd gzip none" -- "$cur"); return ;;
+    "backup export,--sign") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "backup export,--base") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "backup export,--image-name") return ;;
+    "backup export,--passphrase-file") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "backup export,--key-file") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "backup export,--passcommand") return ;;
+    "backup export,--cache") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "backup export,-p"|"backup export,--port") return ;;
+    "backup export,-i"|"backup export,--identity") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "backup export,--known-hosts") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "backup export,--transport") mapfile -t COMPREPLY < <(compgen -W "paramiko openssh local" -- "$cur"); return ;;
+    "backup export,--remote-command") return ;;
     "backup verify,--restore") return ;;
     "backup verify,-f"|"backup verify,--format") mapfile -t COMPREPLY < <(compgen -W "table json" -- "$cur"); return ;;
     "backup verify,--passphrase-file") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
@@ -245,6 +259,20 @@ _ocimig() {
     "backup repair,--known-hosts") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
     "backup repair,--transport") mapfile -t COMPREPLY < <(compgen -W "paramiko openssh local" -- "$cur"); return ;;
     "backup repair,--remote-command") return ;;
+    "backup key,--new-passphrase-file") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "backup key,--new-key-file") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "backup key,--new-passcommand") return ;;
+    "backup key,--comment") return ;;
+    "backup key,-f"|"backup key,--format") mapfile -t COMPREPLY < <(compgen -W "table json" -- "$cur"); return ;;
+    "backup key,--passphrase-file") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "backup key,--key-file") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "backup key,--passcommand") return ;;
+    "backup key,--cache") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "backup key,-p"|"backup key,--port") return ;;
+    "backup key,-i"|"backup key,--identity") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "backup key,--known-hosts") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "backup key,--transport") mapfile -t COMPREPLY < <(compgen -W "paramiko openssh local" -- "$cur"); return ;;
+    "backup key,--remote-command") return ;;
     "backup unlock,--passphrase-file") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
     "backup unlock,--key-file") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
     "backup unlock,--passcommand") return ;;
@@ -311,11 +339,13 @@ _ocimig() {
     "backup list") mapfile -t COMPREPLY < <(compgen -W "--container --tag -q --quiet -f --format --passphrase-file --key-file --passcommand --cache -p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command -h --help" -- "$cur") ;;
     "backup show") mapfile -t COMPREPLY < <(compgen -W "--files -f --format --passphrase-file --key-file --passcommand --cache -p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command -h --help" -- "$cur") ;;
     "backup restore") mapfile -t COMPREPLY < <(compgen -W "--container --as -b --bundle --tcp-close --passphrase-file --key-file --passcommand --cache -p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command -h --help" -- "$cur") ;;
+    "backup export") mapfile -t COMPREPLY < <(compgen -W "--container --compress --sign --base --image-name --ignore-rootfs --passphrase-file --key-file --passcommand --cache -p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command -h --help" -- "$cur") ;;
     "backup verify") mapfile -t COMPREPLY < <(compgen -W "--read-data --restore -f --format --passphrase-file --key-file --passcommand --cache -p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command -h --help" -- "$cur") ;;
     "backup diff") mapfile -t COMPREPLY < <(compgen -W "-f --format --passphrase-file --key-file --passcommand --cache -p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command -h --help" -- "$cur") ;;
     "backup forget") mapfile -t COMPREPLY < <(compgen -W "--keep-last --keep-hourly --keep-daily --keep-weekly --keep-monthly --keep-yearly --keep-within --keep-tag --container --tag -n --dry-run --prune -f --format --passphrase-file --key-file --passcommand --cache -p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command -h --help" -- "$cur") ;;
     "backup prune") mapfile -t COMPREPLY < <(compgen -W "-n --dry-run --max-unused -f --format --passphrase-file --key-file --passcommand --cache -p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command -h --help" -- "$cur") ;;
     "backup repair") mapfile -t COMPREPLY < <(compgen -W "-f --format --passphrase-file --key-file --passcommand --cache -p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command -h --help" -- "$cur") ;;
+    "backup key") mapfile -t COMPREPLY < <(compgen -W "--new-passphrase-file --new-key-file --new-passcommand --comment -f --format --passphrase-file --key-file --passcommand --cache -p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command -h --help" -- "$cur") ;;
     "backup unlock") mapfile -t COMPREPLY < <(compgen -W "--passphrase-file --key-file --passcommand --cache -p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command -h --help" -- "$cur") ;;
     "job run") mapfile -t COMPREPLY < <(compgen -W "--all --dry-run --format --jobs --state -h --help" -- "$cur") ;;
     "job list") mapfile -t COMPREPLY < <(compgen -W "-q --quiet --format --jobs -h --help" -- "$cur") ;;
@@ -327,7 +357,7 @@ _ocimig() {
     "diff") mapfile -t COMPREPLY < <(compgen -W "--format --within -h --help" -- "$cur") ;;
     "memory") mapfile -t COMPREPLY < <(compgen -W "-p --pid --list --search --search-hex --search-regex -c --context --extract --output --core --within -h --help" -- "$cur") ;;
     archive) mapfile -t COMPREPLY < <(compgen -W "show verify convert" -- "$cur") ;;
-    backup) mapfile -t COMPREPLY < <(compgen -W "init create list show restore verify diff forget prune repair unlock" -- "$cur") ;;
+    backup) mapfile -t COMPREPLY < <(compgen -W "init create list show restore export verify diff forget prune repair key unlock" -- "$cur") ;;
     job) mapfile -t COMPREPLY < <(compgen -W "run list status validate show install-timer" -- "$cur") ;;
     esac
 }

@@ -31,7 +31,7 @@ def checkpoint_to(store: Store, id: str, wanted: CheckpointOptions, export: Expo
     checkpoint(). Raises what that does, CannotExport, CannotSign, NoSpace.
     """
     _refuse(wanted, export)
-    place = _beside(export.file)
+    place = beside(export.file)
     made: list[Captured] = []
 
     def on_frozen(frozen: Frozen) -> None:
@@ -49,9 +49,9 @@ def checkpoint_to(store: Store, id: str, wanted: CheckpointOptions, export: Expo
             exporting.write_archive(image, made[0], export)
     except BaseException:
         if not os.path.exists(os.path.join(image_path, checkpoint_room.LOG)):
-            _remove(place)  # else CRIU's log stays, as after any checkpoint that failed
+            remove(place)  # else CRIU's log stays, as after any checkpoint that failed
         raise
-    _remove(place)
+    remove(place)
 
 
 def look(
@@ -81,7 +81,7 @@ def restore_from(
         # From the moment it may run, what it writes into its bundle is its own: whatever fails then.
         code = restore_room.restore_and_wait(store, id, options, on_restored=lambda _: made.keep())
     if not wanted.work_path:
-        _remove(work)
+        remove(work)
     return code
 
 
@@ -91,11 +91,17 @@ def _refuse(wanted: CheckpointOptions, export: Export) -> None:
             option = name.replace("_", "-")
             reason = f"--{option} and --export: an archive holds all of the memory"
             raise Usage(reason=reason, verb="checkpoint")
+    refuse_directory(export)
+
+
+def refuse_directory(export: Export) -> None:
+    """Raises CannotExport where a directory has the name of the archive."""
     if os.path.isdir(export.file):
         raise CannotExport(path=export.file, reason="it is a directory", remedy="name a file in it")
 
 
-def _beside(file: str) -> str:
+def beside(file: str) -> str:
+    """A new private directory for what an archive is made of. Raises CannotExport."""
     directory, name = os.path.split(os.path.abspath(file))
     try:
         return tempfile.mkdtemp(prefix=f"{name}.", suffix=".partial", dir=directory)
@@ -104,7 +110,8 @@ def _beside(file: str) -> str:
         raise CannotExport(path=file, reason=reason, remedy="make that directory") from None
 
 
-def _remove(place: str) -> None:
+def remove(place: str) -> None:
+    """It is gone, or a warning says that it is not."""
     try:
         files.remove_tree(place)
     except OSError as error:

@@ -10,7 +10,7 @@ from ocimig import files
 from ocimig.criu_images import binary, kernel_writes
 from ocimig.errors import OcimigError
 from ocimig.migrate import network
-from ocimig.migrate.backup.restore import WantedRestore, images_of, saved_network
+from ocimig.migrate.backup.restore import WantedRestore, saved_network
 from ocimig.migrate.backup.restore import restore_snapshot as restore
 from ocimig.migrate.memory import spaces
 from ocimig.migrate.store import segments
@@ -45,8 +45,8 @@ def rehearse(containers: Store, repository: Repository, snapshot: Snapshot) -> t
     files.remove_tree(place)
     os.makedirs(place, mode=0o700)
 
-    def compare(pid: int) -> None:
-        kernel = kernel_writes.areas(images_of(containers, id), binary.find())
+    def compare(pid: int, images: str) -> None:
+        kernel = kernel_writes.areas(images, binary.find())
         wrong, pages = _compare(repository, snapshot, pid, kernel)
         raise _Proven(wrong=wrong, pages=pages)
 
@@ -62,7 +62,8 @@ def rehearse(containers: Store, repository: Repository, snapshot: Snapshot) -> t
     except _Proven as proven:
         return proven.wrong, proven.pages
     except OcimigError as error:
-        return str(error), 0
+        log = error.fields.get("log")
+        return f"{error}{f'; log file: {log}' if log else ''}", 0
     finally:
         os.close(null)
         files.remove_tree(place)

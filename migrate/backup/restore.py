@@ -11,18 +11,12 @@ from typing import Any
 
 from ocimig import files, jsonio, log
 from ocimig.criu_images import image
-from ocimig.criu_images.image import CheckpointImage, Manifest
-from ocimig.files import Fd
 from ocimig.migrate import facts, journal, network, restore
-from ocimig.migrate.backup import files_restore
+from ocimig.migrate.backup import files_restore, images, room
 from ocimig.migrate.errors import DirectoryNotEmpty
 from ocimig.migrate.far_memory import FarMemory
 from ocimig.migrate.restore import RestoreOptions
 from ocimig.migrate.restore_request import mapped
-from ocimig.migrate.store import segments, stream
-from ocimig.migrate.store.blobs import PAGE, ZEROS, Run
-from ocimig.migrate.store.errors import StoreDamaged
-from ocimig.migrate.store.packs import Piece
 from ocimig.migrate.store.snapshot import Snapshot
 from ocimig.migrate.store.store import Store as Repository
 from ocimig.runtime import lifecycle
@@ -30,7 +24,6 @@ from ocimig.runtime.errors import ContainerExists
 from ocimig.runtime.state import ContainerState
 from ocimig.runtime.store import Store, check_id
 
-_HOME = ".restores"
 _LARGEST_CONFIG = 16 << 20
 Connect = Callable[[int], "dict[str, Any] | None"]
 
@@ -38,8 +31,9 @@ Connect = Callable[[int], "dict[str, Any] | None"]
 @dataclass(frozen=True, slots=True)
 class WantedRestore:
     """As the options of `ocimig backup restore`. `bundle` is where its files go ("" is where they were);
-    `connect` builds its network, see RestoreOptions; `on_restored` is called when it is whole and does not
-    run yet: what it raises undoes everything."""
+    `connect` builds its network, see RestoreOptions; `on_restored` is called with the pid of its first
+    process and the directory of its images when it is whole and does not run yet: what it raises undoes
+    everything."""
 
     id: str
     bundle: str = ""
@@ -48,7 +42,7 @@ class WantedRestore:
     systemd_cgroup: bool = False
     stdio: tuple[int, int, int] = (0, 1, 2)
     connect: Connect | None = None
-    on_restored: Callable[[int], None] | None = None
+    on_restored: Callable[[int, str], None] | None = None
 
 
 def restore_snapshot(
@@ -73,7 +67,7 @@ class _Restore:
         self.repository = repository
         self.snapshot = snapshot
         self.wanted = wanted
-        self.home = _home(containers, wanted.id)
+        self.home = ""
         self.places = _places(snapshot, wanted.bundle)
         self.made: list[str] = []
 
@@ -81,21 +75,17 @@ class _Restore:
         for path in self.places.values():
             if os.path.lexists(path) and not facts.space(path)["empty"]:
                 raise DirectoryNotEmpty(path=path)
-        files.remove_tree(self.home)
-        os.makedirs(self.home, mode=0o700)
-        try:
-            state = self._run()
-        except BaseException:
-            for path in reversed(self.made):
-                files.remove_tree(path)
-            raise
-        finally:
-            files.remove_tree(self.home)
-        return state
+        with room.room(self.containers.root, self.wanted.id) as self.home:
+            try:
+                return self._run()
+            except BaseException:
+                for path in reversed(self.made):
+                    files.remove_tree(path)
+                raise
 
     def _run(self) -> ContainerState:
-        directory = images_of(self.containers, self.wanted.id)
-        self._write_images(directory)
+        directory = os.path.join(self.home, "images")
+        images.write(self.repository, self.snapshot, directory)
         for tree in self.snapshot.trees:
             path = self.places[tree.name]
             if not os.path.lexists(path):
@@ -117,7 +107,7 @@ class _Restore:
         wanted = self.wanted
         options = RestoreOptions(
             image_path=directory,
-            work_path=os.path.join(self.home, "criu"),
+            work_path=os.path.join(self.home, room.WORK),
             bundle=self.places["bundle"],
             tcp_close=wanted.tcp_close,
             systemd_cgroup=wanted.systemd_cgroup,
@@ -132,50 +122,26 @@ class _Restore:
             work.prepare(spec)
             if memory is not None:
                 memory.serve(directory, _hot(self.snapshot))
-            state = work.run(on_restored=self._restored(memory))
+            state = work.run(on_restored=self._restored(memory, directory))
             work.settle()
             if memory is not None:
                 memory.filled()
             return state
 
-    def _restored(self, memory: FarMemory | None) -> Callable[[int], None] | None:
+    def _restored(self, memory: FarMemory | None, directory: str) -> Callable[[int], None] | None:
         """Who wants to look at it wants all of its memory: until it is there, reading it fails."""
         look = self.wanted.on_restored
-        if look is None or memory is None:
-            return look
+        if look is None:
+            return None
 
         def filled(pid: int) -> None:
-            memory.filled()
-            look(pid)
+            if memory is not None:
+                memory.filled()
+            look(pid, directory)
 
         return filled
 
-    # ---- images
-
-    def _write_images(self, directory: str) -> None:
-        os.makedirs(directory, mode=0o700)
-        for name, each in self.snapshot.images.items():
-            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            with Fd(os.open(os.path.join(directory, name), flags, 0o600)) as fd:
-                self._checked(name, each.runs, each.size)
-                stream.write_file(self.repository.packs, each.runs, each.size, fd)
-        manifest = dict(self.snapshot.manifest)
-        manifest.pop("version", None)
-        known = {name: manifest[name] for name in Manifest.__slots__ if name in manifest}
-        # which there are: those of a container with mapped users are copied by this list
-        known["files"] = {name: {"size": each.size} for name, each in self.snapshot.images.items()}
-        sealed = CheckpointImage(directory)
-        files.write_atomic(
-            sealed.path(image.MANIFEST), Manifest(**known).to_json().encode(), sync=False
-        )
-
-    def _checked(self, name: str, runs: tuple[Run, ...], size: int) -> None:
-        if reason := stream.fault(runs, size):
-            raise self._damaged(f"{name}: {reason}")
-
-    def _damaged(self, reason: str) -> StoreDamaged:
-        file = f"snapshot {self.snapshot.id}"
-        return StoreDamaged(place=self.repository.place.words, file=file, reason=reason)
+    # ---- its configuration
 
     def _spec(self) -> dict[str, Any]:
         """Its config.json, with the root file system where it is now."""
@@ -201,46 +167,18 @@ class _Restore:
     def _memory(self, directory: str, spec: Mapping[str, Any]) -> FarMemory | None:
         if not self.snapshot.spaces or mapped(spec):
             return None
-        memory = FarMemory(os.path.join(self.home, "criu"), self._lost)
+        memory = FarMemory(os.path.join(self.home, room.WORK), self._lost)
         try:
-            for space, listed in self.snapshot.spaces.items():
-                self._fill(memory, space, listed)
+            for space in self.snapshot.spaces:
+                images.fill(memory.held, self.repository, self.snapshot, space)
         except BaseException:
             memory.close()
             raise
         return memory
 
-    def _fill(
-        self, memory: FarMemory, space: str, listed: tuple[tuple[int, int, int], ...]
-    ) -> None:
-        """All pages of a space, into the file that holds it."""
-        pieces: list[Piece] = []
-        zeros: list[tuple[int, int]] = []
-        for number, pack, entry in listed:
-            blob = self.repository.packs.blob(pack, entry)
-            try:
-                found = segments.decode(number, blob)
-            except ValueError as error:
-                raise self._damaged(str(error)) from None
-            for piece in found:
-                if piece.pack == ZEROS:
-                    zeros.append((piece.address, piece.address + piece.pages * PAGE))
-                else:
-                    pieces.append(Piece(Run(piece.pack, piece.first, piece.pages), piece.address))
-        memory.held.fill(space, self.repository.packs.spread(pieces), zeros)
-
     def _lost(self, reason: str) -> None:
         log.error(f"container {self.wanted.id} is ended: {reason}")
         lifecycle.end(self.containers.load(self.wanted.id))
-
-
-def _home(containers: Store, id: str) -> str:
-    return os.path.join(containers.root, _HOME, id)
-
-
-def images_of(containers: Store, id: str) -> str:
-    """Where the images of a restore lie while it is under way."""
-    return os.path.join(_home(containers, id), "images")
 
 
 def _places(snapshot: Snapshot, bundle: str) -> dict[str, str]:

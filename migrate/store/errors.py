@@ -105,6 +105,14 @@ class LastKey(OcimigError):
     hint = "add another first: ocimig backup key add {place}"
 
 
+class NoSuchKey(OcimigError):
+    """No key slot, or more than one, begins with what was given."""
+
+    message = "{place} has no key {id}: {reason}"
+    hint = "see: ocimig backup key list {place}"
+    code = 2
+
+
 class AddOnly(OcimigError):
     """The far side lets this caller add to the store and read it, and nothing else."""
 

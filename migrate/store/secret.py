@@ -56,12 +56,12 @@ def find(
         return Secret(FILE, value, f"the key file {key_file}")
     if passphrase_file:
         value = _read(place, passphrase_file, "passphrase file")
-        return _passphrase(place, value, f"the passphrase in {passphrase_file}")
+        return passphrase(place, value, f"the passphrase in {passphrase_file}")
     if passcommand:
-        return _passphrase(place, _output(place, passcommand), "the passphrase of the passcommand")
+        return passphrase(place, _output(place, passcommand), "the passphrase of the passcommand")
     if VARIABLE in environment:
         value = os.fsencode(environment[VARIABLE])
-        return _passphrase(place, value, f"the passphrase in {VARIABLE}")
+        return passphrase(place, value, f"the passphrase in {VARIABLE}")
     return None
 
 
@@ -77,7 +77,9 @@ def make_key_file(path: str) -> Secret:
     return Secret(FILE, value, f"the key file {path}")
 
 
-def _passphrase(place: str, value: bytes, words: str) -> Secret:
+def passphrase(place: str, value: bytes, words: str) -> Secret:
+    """A passphrase from its bytes, without the end of the line; `words` tell where it came from. Raises
+    WrongKey for an empty one."""
     value = value.removesuffix(b"\n")
     if not value:
         raise WrongKey(place=place, reason=f"{words} is empty")

@@ -128,11 +128,14 @@ class Store:
     def snapshots(self) -> Iterator[Snapshot]:
         """All that can be read, oldest first; a damaged one is a warning, others do not need it."""
         found = []
-        for name in self.names().values():
+        for id, name in self.names().items():
             try:
                 found.append(self.read(name))
             except FileMissing:  # forgotten by somebody else in this moment
                 continue
+            except StoreDamaged as error:
+                words = self.place.words
+                log.warning(f"{error}; if it is to go: ocimig backup forget {words} {id}")
             except OcimigError as error:
                 log.warning(str(error))
         yield from sorted(found, key=lambda each: (each.time, each.id))

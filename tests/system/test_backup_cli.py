@@ -212,6 +212,26 @@ def test_forget_by_name_removes_just_that(shelf: Shelf) -> None:
     assert shelf("verify", "--read-data").out.endswith("no problems\n")
 
 
+def test_a_damaged_snapshot_is_forgotten_by_its_whole_name_only(shelf: Shelf) -> None:
+    """list says the name; a policy, latest or the begin of it never remove what nobody can judge."""
+    wanted = shelf.put(3)
+    names = list(wanted)
+    (path,) = shelf.path.glob(f"snapshots/{names[2]}*")
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    said = shelf("list")
+    assert f"backup forget {shelf.path} {names[2]}" in said.err
+    assert names[2] not in said.out
+    assert "is damaged" in shelf("forget", names[2][:15], code=1).err
+    shelf("forget", "--keep-tag", "t", "--container", "web")
+    assert path.exists()
+    assert f"{names[2]} would be removed" in shelf("forget", names[2], "-n").out
+    assert path.exists()
+    assert shelf("forget", names[2], "-f", "json").json()["removed"] == [names[2]]
+    assert not path.exists()
+    assert shelf("list").err == ""
+    assert shelf.content() == {id: wanted[id] for id in names[:2]}
+
+
 def test_forget_by_policy_says_why(shelf: Shelf) -> None:
     """For each container by itself."""
     wanted = shelf.put(4)

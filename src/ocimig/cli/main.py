@@ -161,7 +161,7 @@ def _report(error: OcimigError, call: "Call | None", program: str) -> int:
     message = _phrase(error, call, program)
     _say(call, message)
     if error.advice:
-        _complain(f"hint: {error.advice}")
+        _complain(_printable(f"hint: {error.advice}"))
     if call is not None and call.flag("debug"):
         _print_traceback(error)
     if call is None or isinstance(error, Interrupted) or not call.verb.contract:
@@ -180,11 +180,21 @@ def _phrase(error: OcimigError, call: "Call | None", program: str) -> str:
 def _say(call: "Call | None", message: str) -> None:
     """The error, once to the log; and in plain words to a person when the log is a file."""
     if call is not None and not call.verb.contract and not call.given("log"):
-        _complain(f"ocimig {call.verb.name}: {message}")
+        _complain(_printable(f"ocimig {call.verb.name}: {message}"))
         return
     log.error(message)
     if log.log.fd != 2:
-        _complain(message)
+        _complain(_printable(message))
+
+
+def _printable(message: str) -> str:
+    """What a name out of an archive or a store could do to the terminal is escaped; lines that are not the
+    first are set in, so that none of them passes for a message or a hint of ours."""
+    if message.isprintable():
+        return message
+    from ocimig.cli.shown import shown
+
+    return "\n  ".join(map(shown, message.split("\n")))
 
 
 def _complain(line: str) -> None:

@@ -1,6 +1,7 @@
 """The verbs of `ocimig backup`: snapshots of running containers in a store. Data only."""
 
 from ocimig.cli.verbs import ANY, FLAG, MANY, MAYBE, NUMBER, TEXT, Option, Verb
+from ocimig.cli.verbs_archive import EXPORT
 
 _OPEN = (
     Option("--passphrase-file", "the file whose content is the passphrase of the store", TEXT, "FILE",
@@ -106,6 +107,21 @@ BACKUP = (
                   ("Beside it", "backup restore /srv/backups 3f2a --as web2 -b /srv/web2 --tcp-close")),
     ),
     Verb(
+        "backup export", "ocimig.cli.commands.backup_export:export",
+        "write a snapshot into one file, as checkpoint --export does",
+        arguments="STORE SNAPSHOT FILE", minimum=3, maximum=3, contract=False,
+        options=(
+            Option("--container", "with latest: the latest of this container", TEXT, "ID"),
+            *EXPORT[1:], *_OPEN,
+        ),
+        description=(
+            "All of its memory and its root file system are in the file: restore --import brings it back "
+            "without the store, and podman and checkpointctl read it. While it is made, as much room "
+            "again is needed beside it, and for one process after the other its memory."
+        ),
+        examples=(("For another engine", "backup export /srv/backups latest /var/tmp/web.tar.zst"),),
+    ),
+    Verb(
         "backup verify", "ocimig.cli.commands.backup_care:verify",
         "is the store what was written?",
         arguments="STORE", contract=False,
@@ -137,7 +153,10 @@ BACKUP = (
             Option("--prune", "then remove what no snapshot needs any more", FLAG),
             _FORMAT, *_OPEN,
         ),
-        description="What to keep counts for each container by itself.",
+        description=(
+            "What to keep counts for each container by itself. One that is damaged is removed by its whole "
+            "name and by nothing else; list says what that is."
+        ),
         examples=(("A policy", "backup forget /srv/backups --keep-hourly 24 --keep-daily 7 --prune"),),
     ),
     Verb(
@@ -162,6 +181,31 @@ BACKUP = (
             "store; nothing is invented."
         ),
         examples=(("After verify found something", "backup repair /srv/backups"),),
+    ),
+    Verb(
+        "backup key", "ocimig.cli.commands.backup_keys:key",
+        "list, add, remove or change what opens a store",
+        arguments="list|add|remove|change STORE [KEY]", minimum=2, maximum=3, contract=False,
+        options=(
+            Option("--new-passphrase-file", "add, change: the file whose content is the new passphrase",
+                   TEXT, "FILE", file=True),
+            Option("--new-key-file", "add, change: the file whose content is the new key", TEXT, "FILE",
+                   file=True),
+            Option("--new-passcommand", "add, change: the command that prints the new passphrase", TEXT,
+                   "COMMAND"),
+            Option("--comment", "add, change: note this with the new key", TEXT, "TEXT"),
+            _FORMAT, *_OPEN,
+        ),
+        description=(
+            "Each key opens the store by itself. change replaces the one that is given by a new one, "
+            "remove takes the begin of a name that list shows, and never the last. Without an option for "
+            "the new one it is asked for, twice, on the terminal. Who has kept a copy of a key that was "
+            "removed, and knows its passphrase, can still read what they can reach of the store."
+        ),
+        examples=(("Which there are", "backup key list /srv/backups"),
+                  ("Another one", "backup key add /srv/backups --passphrase-file /root/pass "
+                   "--new-key-file /root/key"),
+                  ("Another passphrase", "backup key change /srv/backups --passphrase-file /root/pass")),
     ),
     Verb(
         "backup unlock", "ocimig.cli.commands.backup_care:unlock",

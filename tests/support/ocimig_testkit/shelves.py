@@ -1,6 +1,7 @@
 """Snapshots of containers that never were: what is in them is known, whatever happened to the store."""
 
 import json
+import os
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -99,7 +100,7 @@ def _placed(writer: Writer, page: bytes) -> tuple[int, int]:
 
 
 def _node(name: str, kind: str, *, size: int, runs: tuple[Run, ...]) -> tree.Node:
-    return tree.Node(name.encode(), kind, 0o755, 0, 0, 0, size=size, runs=runs)
+    return tree.Node(os.fsencode(name), kind, 0o755, 0, 0, 0, size=size, runs=runs)
 
 
 def content_of(store: Store, snapshot: Snapshot) -> Content:

@@ -15,6 +15,7 @@ from ocimig.files import Fd
 
 if TYPE_CHECKING:
     from ocimig.migrate.archive.content import Contents, Signers
+    from ocimig.migrate.archive.exporting import Export
     from ocimig.migrate.archive.importing import ImportPlan
     from ocimig.migrate.checkpoint import CheckpointOptions
     from ocimig.migrate.restore_request import RestoreOptions
@@ -85,22 +86,25 @@ def convert(call: Call) -> int:
 def export(call: Call, wanted: "CheckpointOptions") -> int:
     """checkpoint --export."""
     from ocimig.migrate.archive import carry
-    from ocimig.migrate.archive.exporting import Export
 
     carry.checkpoint_to(
-        context.store(call),
-        call.arguments[0],
-        wanted,
-        Export(
-            file=call.text("export"),
-            compress=call.text("compress") or "zstd",
-            key=call.text("sign"),
-            base=call.text("base"),
-            image_name=call.text("image-name"),
-            ignore_rootfs=call.flag("ignore-rootfs"),
-        ),
+        context.store(call), call.arguments[0], wanted, wanted_export(call, call.text("export"))
     )
     return 0
+
+
+def wanted_export(call: Call, file: str) -> "Export":
+    """What the options of an export say, for that file."""
+    from ocimig.migrate.archive.exporting import Export
+
+    return Export(
+        file=file,
+        compress=call.text("compress") or "zstd",
+        key=call.text("sign"),
+        base=call.text("base"),
+        image_name=call.text("image-name"),
+        ignore_rootfs=call.flag("ignore-rootfs"),
+    )
 
 
 def bring_back(call: Call, wanted: "RestoreOptions") -> int:

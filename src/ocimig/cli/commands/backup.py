@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ocimig import jsonio, log
 from ocimig.cli import context
 from ocimig.cli.commands import stores
+from ocimig.cli.shown import shown
 from ocimig.cli.verbs import Call
 from ocimig.errors import OcimigError
 from ocimig.migrate.report import size
@@ -63,9 +64,9 @@ def create(call: Call) -> int:
                     continue
                 documents.append({**summary(snapshot), "notes": notes})
                 if call.text("format", "table") == "table":
-                    print(_taken(snapshot))
+                    print(shown(_taken(snapshot)))
                     for note in notes:
-                        print(f"  {note}")
+                        print(shown(f"  {note}"))
     if call.text("format", "table") == "json":
         print(jsonio.dumps(documents, indent=2))
     if not failed:
@@ -137,7 +138,8 @@ def moment(seconds: float) -> str:
 
 
 def print_table(rows: Sequence[tuple[str, ...]]) -> None:
-    """Columns as wide as they have to be."""
+    """Columns as wide as they have to be; what cannot be printed is escaped."""
+    rows = [tuple(map(shown, row)) for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         cells = (f"{cell:{width}}" for cell, width in zip(row, widths, strict=True))
@@ -147,7 +149,6 @@ def print_table(rows: Sequence[tuple[str, ...]]) -> None:
 def show(call: Call) -> int:
     """One snapshot: what it is, and with --files every name in it."""
     from ocimig.migrate.backup import walk
-    from ocimig.migrate.store import tree
 
     with stores.store(call) as store:
         snapshot = store.find(call.arguments[1])
@@ -167,13 +168,11 @@ def show(call: Call) -> int:
             print(jsonio.dumps(document, indent=2))
             return 0
         for name, value in document.items():
-            print(f"{name}: {value if isinstance(value, str) else jsonio.dumps(value)}")
+            print(shown(f"{name}: {value if isinstance(value, str) else jsonio.dumps(value)}"))
         for each in snapshot.trees if call.flag("files") else ():
             for path, node in walk.walk(store.packs, each.node()):
-                shown = tree.shown(os.fsencode(path))[1:-1]
-                print(
-                    f"{node.type} {node.mode:04o} {node.uid} {node.gid} {node.size} {each.path}/{shown}"
-                )
+                facts = f"{node.type} {node.mode:04o} {node.uid} {node.gid} {node.size}"
+                print(shown(f"{facts} {each.path}/{path}"))
     return 0
 
 
@@ -198,7 +197,7 @@ def restore(call: Call) -> int:
                 room.restore_snapshot(context.store(call), store, snapshot, wanted)
     finally:
         os.close(null)
-    print(f"{id} runs as it was at {moment(snapshot.time)} (snapshot {snapshot.id})")
+    print(shown(f"{id} runs as it was at {moment(snapshot.time)} (snapshot {snapshot.id})"))
     return 0
 
 
@@ -213,7 +212,7 @@ def diff(call: Call) -> int:
         print(jsonio.dumps(found, indent=2))
         return 0
     for change in found["files"]:
-        print(f"{change['change']} {change['path']}")
+        print(shown(f"{change['change']} {change['path']}"))
     for space in found["memory"]:
         print(
             f"memory of {space['space']}: {space['changed']} pages changed, {space['added']} came, "

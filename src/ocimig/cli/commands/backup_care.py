@@ -8,6 +8,7 @@ from ocimig import jsonio
 from ocimig.cli import context
 from ocimig.cli.commands import stores
 from ocimig.cli.commands.backup import chosen, moment, print_table
+from ocimig.cli.shown import shown
 from ocimig.cli.verbs import Call, Misuse
 from ocimig.migrate.report import size
 
@@ -56,7 +57,7 @@ def repair(call: Call) -> int:
     if call.text("format", "table") == "json":
         return 0
     for room_name, name in verdict.bad_files:
-        print(f"set aside: {room_name}/{name}")
+        print(shown(f"set aside: {room_name}/{name}"))
     for number in sorted(verdict.bad_packs):
         print(f"set aside: what is damaged of pack {number:016x}")
     for id in sorted(verdict.lost):
@@ -83,7 +84,7 @@ def _show(call: Call, verdict: "Verdict") -> None:
         )
         return
     for problem in verdict.problems:
-        print(problem)
+        print(shown(problem))
     print(
         f"{verdict.snapshots} snapshots, {verdict.packs} packs, {verdict.read_packs} of them read "
         f"({size(verdict.read_bytes)}): {len(verdict.problems) or 'no'} problems"
@@ -104,7 +105,9 @@ def forget(call: Call) -> int:
         )
     with stores.store(call) as store:
         if names:
-            gone = list({found.id: found for found in map(store.find, names)}.values())
+            there = store.names()  # one that is damaged cannot be read, but has its name
+            exact = (name if name in there else store.find(name).id for name in names)
+            gone = list(dict.fromkeys(exact))
             decisions: list[retention.Decision] = []
         else:
             zone = datetime.now().astimezone().tzinfo
@@ -112,14 +115,14 @@ def forget(call: Call) -> int:
             judged = [Kept(each) for each in chosen(call, store)]
             decisions = retention.forget(judged, policy, zone=zone, now=time.time())
             ids = {each.id for decision in decisions for each in decision.removed()}
-            gone = [each for each in chosen(call, store) if each.id in ids]
+            gone = [each.id for each in judged if each.id in ids]
         if not call.flag("dry-run"):
-            for each in gone:
-                store.forget(each.id)
+            for id in gone:
+                store.forget(id)
         pruned: tuple[int, dict[str, Any], list[str]] | None = None
         if call.flag("prune") and not call.flag("dry-run"):
             pruned = _prune(store, most_unused=MOST_UNUSED)
-    _show_forgotten(call, decisions, [each.id for each in gone], pruned)
+    _show_forgotten(call, decisions, gone, pruned)
     return pruned[0] if pruned else 0
 
 
@@ -155,7 +158,7 @@ def _show_forgotten(
         for id in gone:
             print(f"{id} {verb}")
     for line in pruned[2] if pruned else ():
-        print(line)
+        print(shown(line))
 
 
 def _policy(call: Call) -> "retention.Policy":
@@ -192,7 +195,7 @@ def prune(call: Call) -> int:
     if call.text("format", "table") == "json":
         print(jsonio.dumps(document, indent=2))
     else:
-        print("\n".join(lines))
+        print("\n".join(map(shown, lines)))
     return code
 
 
@@ -232,7 +235,7 @@ def unlock(call: Call) -> int:
     with stores.place(call, call.arguments[0]) as place:
         held = place.holders()
     for words in held:
-        print(words)
+        print(shown(words))
     if not held:
         print(f"nobody holds {call.arguments[0]}")
     return 0

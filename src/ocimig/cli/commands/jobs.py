@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ocimig import jsonio
 from ocimig.cli import context
+from ocimig.cli.shown import shown
 from ocimig.cli.verbs import Call, Misuse
 from ocimig.errors import OcimigError
 
@@ -49,7 +50,7 @@ def run(call: Call) -> int:
         codes.append(ended.code)
         documents.append(ended.to_dict())
         if not _json(call):
-            print("\n".join(ended.lines()), flush=True)
+            print("\n".join(map(shown, ended.lines())), flush=True)
     if _json(call) and not call.flag("dry-run"):
         print(jsonio.dumps(documents, indent=2))
     return report.worst(codes)
@@ -102,9 +103,9 @@ def status(call: Call) -> int:
         print(jsonio.dumps([each.to_dict() for each in found], indent=2))
         return 0
     zone = forgetting.zone(Job("", "", ""))
-    print("\n".join(room.table(found, zone, time.time())))
+    print("\n".join(map(shown, room.table(found, zone, time.time()))))
     for each in found if call.arguments else ():
-        print("\n".join(room.details(each)))
+        print("\n".join(map(shown, room.details(each))))
     return 0
 
 
@@ -204,7 +205,7 @@ def _world(call: Call) -> "World":
 def _preview(job: "Job", world: "World") -> int:
     from ocimig.migrate.jobs.preview import preview
 
-    print("\n".join([f"{job.name}:", *(f"  {line}" for line in preview(job, world))]))
+    print("\n".join([f"{job.name}:", *(shown(f"  {line}") for line in preview(job, world))]))
     return 0
 
 
@@ -233,13 +234,13 @@ def _json(call: Call) -> bool:
 
 
 def _tell(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    print(shown(line), file=sys.stderr, flush=True)
 
 
 def _complain(name: str, error: OcimigError) -> None:
-    print(f"{name}: {error}", file=sys.stderr, flush=True)
+    print(shown(f"{name}: {error}"), file=sys.stderr, flush=True)
     if error.advice:
-        print(f"hint: {error.advice}", file=sys.stderr, flush=True)
+        print(shown(f"hint: {error.advice}"), file=sys.stderr, flush=True)
 
 
 def _misuse(call: Call, reason: str) -> Misuse:
