@@ -1,0 +1,18 @@
+"""What can go wrong with copies of a checkpoint, in words. Only classes."""
+
+from ocimig.errors import OcimigError
+
+
+class NotClonable(OcimigError):
+    """Several copies of this checkpoint cannot run on one host, or not as they were asked for."""
+
+    message = "{image} cannot be cloned: {reason}"
+    hint = "{remedy}"
+    code = 14
+
+
+class LayerRefused(OcimigError):
+    """The kernel puts no layer over the source's root file system."""
+
+    message = "no layer over {lower}: {reason}"
+    hint = "overlayfs has to be there, and take {lower} below and {upper} above"
