@@ -315,7 +315,7 @@ class Restoration:
             files.write_atomic(self.wanted.pid_file, str(notice.pid).encode(), 0o644, sync=False)
         if self.pages is not None:
             self.pages.mark(self.store.path(self.id))
-            self.pages.fill()
+            self.pages.fill(ahead=not self.wanted.on_demand)
         if self._on_restored is not None:
             self._on_restored(notice.pid)
         self.times["released"] = time.monotonic()

@@ -34,6 +34,7 @@ class RestoreOptions:
     `connect` in a namespace (a descriptor), which returns the facts of it; or `netns` is that namespace,
     built before, and `network` are its facts. `verify` false is only for images that were verified
     already. `page_handler` serves the memory of a restore with `lazy_pages`; its directory is `work_path`.
+    With `on_demand` lazy memory comes only when it is touched: the caller keeps the handler (Restoration.pages).
     With `own_streams` standard streams that were files of the host are those of `stdio` too. `claimed`: the
     caller took the name; `mounts` are mounts on the host that go with the container.
     """
@@ -66,6 +67,7 @@ class RestoreOptions:
     network: dict[str, Any] | None = None
     verify: bool = True
     page_handler: "PageHandler | None" = None
+    on_demand: bool = False
     own_streams: bool = False
     claimed: bool = False
     mounts: tuple[str, ...] = ()

@@ -16,3 +16,14 @@ class LayerRefused(OcimigError):
 
     message = "no layer over {lower}: {reason}"
     hint = "overlayfs has to be there, and take {lower} below and {upper} above"
+
+
+class NotCloned(OcimigError):
+    """One copy could not be started; nothing of it is left."""
+
+    message = "{reason}"
+    hint = "{remedy}"
+
+    def __init__(self, *, reason: str, remedy: str, code: int) -> None:
+        super().__init__(reason=reason, remedy=remedy)
+        self.code = code

@@ -10,9 +10,10 @@ from ocimig.criu_images.errors import CriuFailed
 from ocimig.criu_images.image import CONFIG, CheckpointImage, Manifest
 from ocimig.files import Fd
 from ocimig.migrate import journal, network, network_arp, restore
-from ocimig.migrate.clone import plan
+from ocimig.migrate.clone import keeper, plan
 from ocimig.migrate.clone.errors import NotClonable
 from ocimig.migrate.clone.layer import Layer
+from ocimig.migrate.lazy import hurry
 from ocimig.migrate.network import NetworkConfig
 from ocimig.migrate.restore_request import Connect, RestoreOptions, of_bundle
 from ocimig.runtime import state as facts
@@ -41,10 +42,13 @@ class Source:
 @dataclass(frozen=True, slots=True)
 class CloneOptions:
     """As the options of `ocimig clone`. Output of the copies goes to files in `output` ("" is nowhere), logs
-    of CRIU below `work_path` ("" is the copy's state directory)."""
+    of CRIU below `work_path` ("" is the copy's state directory). Memory comes when it is touched; with `fill` all of
+    it comes while the copy runs, with `whole` before."""
 
     output: str = ""
     work_path: str = ""
+    whole: bool = False
+    fill: bool = False
     systemd_cgroup: bool = False
 
 
@@ -87,27 +91,43 @@ def clone(
     name: str,
     options: CloneOptions,
     joined: NetworkConfig | None = None,
-) -> ContainerState:
-    """Start one copy; it runs when this returns. `joined` is its network, None for nothing but loopback.
+) -> int:
+    """Start one copy; it runs when this returns its pid. `joined` is its network, None for nothing but loopback.
 
-    Raises ContainerExists, LayerRefused and what a restore raises: then nothing of it is left."""
+    Raises ContainerExists, and NotCloned: then nothing of it is left."""
     journal.check_fence(store, name)
     if store.exists(name):
         raise ContainerExists(id=name)
+    said = keeper.apart(lambda say: _live(store, source, name, options, joined, say))
+    return int(said["pid"])
+
+
+def _live(
+    store: Store,
+    source: Source,
+    name: str,
+    options: CloneOptions,
+    joined: NetworkConfig | None,
+    say: keeper.Said,
+) -> None:
+    """In a process of its own: start it, say its pid, and stay as long as it needs somebody."""
     layer = Layer(store.path(name))
     config = plan.configuration(source.config, name, bundle=source.bundle, root=layer.root)
     with (
         Fd(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)) as null,
         Fd(_output(options, name)) as out,
     ):
+        work_path = options.work_path and os.path.join(options.work_path, name)
         wanted = RestoreOptions(
             image_path=source.image,
-            work_path=os.path.join(options.work_path or layer.state, name, "criu"),
+            work_path=work_path or os.path.join(layer.state, "criu"),
             bundle=layer.bundle,
             tcp_close=True,  # a connection has one other end, and would be in several places
             detach=True,
             systemd_cgroup=options.systemd_cgroup,
             stdio=(null, out, out),
+            lazy_pages=not options.whole and plan.comes_late(source.manifest, config),
+            on_demand=not options.fill,
             own_streams=True,
             connect=_connector(joined, name),
             verify=False,  # find() has
@@ -118,21 +138,30 @@ def clone(
         with restore.Restoration(store, name, wanted) as work:
             # First the facts: whoever deletes it finds the mount, wherever we are ended.
             store.save(ContainerState(name, bundle=layer.bundle, mounts=[layer.root]), sync=False)
+            listener = hurry.listen(layer.state)
             layer.make(source.root)
             path = os.path.join(layer.bundle, CONFIG)
             files.write_atomic(path, jsonio.dumps(config, indent=2).encode(), sync=False)
             work.prepare(config, foreseen=source.manifest.facts)
+            keeper.settle_in()  # its cgroup, which may be beside ours, has been made
+            pid = _run(work, name, keep_log=bool(options.work_path))
+            pages, work.pages = work.pages, None
+    say({"pid": pid})
+    if pages is not None:
+        keeper.keep(pages, pid, layer.state, listener)
 
-            def restored(pid: int) -> None:
-                if plan.renamed(config):
-                    rename_host(pid, name)
 
-            try:
-                state = work.run(on_restored=restored)
-            except CriuFailed as error:
-                raise error if options.work_path else _without_log(error) from error
-            work.settle()
-            return state
+def _run(work: restore.Restoration, name: str, *, keep_log: bool) -> int:
+    def restored(pid: int) -> None:
+        if plan.renamed(work.spec):
+            rename_host(pid, name)
+
+    try:
+        state = work.run(on_restored=restored)
+    except CriuFailed as error:
+        raise error if keep_log else _without_log(error) from error
+    work.settle()
+    return state.pid
 
 
 def _without_log(error: CriuFailed) -> CriuFailed:

@@ -6,9 +6,10 @@ from dataclasses import replace
 from ipaddress import IPv4Interface
 from typing import Any
 
+from ocimig.criu_images.image import Manifest
 from ocimig.migrate.clone.errors import NotClonable
 from ocimig.migrate.network import NetworkConfig
-from ocimig.migrate.restore_request import spaces
+from ocimig.migrate.restore_request import mapped, spaces
 from ocimig.runtime.store import check_id
 
 LONGEST_HOST_NAME = 64  # __NEW_UTS_LEN
@@ -85,6 +86,11 @@ def configuration(
     if config.get("mounts"):
         found["mounts"] = [_absolute(mount, bundle) for mount in config["mounts"]]
     return found
+
+
+def comes_late(manifest: Manifest, config: Mapping[str, Any]) -> bool:
+    """Whether memory can come after the restore: all of it in these images, of users that are the host's."""
+    return manifest.parent is None and not mapped(config)
 
 
 def renamed(config: Mapping[str, Any]) -> bool:

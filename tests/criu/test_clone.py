@@ -1,6 +1,7 @@
 """clone: copies of one checkpoint, each for itself."""
 
 import os
+import signal
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -8,10 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from ocimig.migrate.lazy import mark
 from ocimig_testkit import until
 from ocimig_testkit.box import Box
 
 pytestmark = [pytest.mark.root, pytest.mark.criu, pytest.mark.busybox]
+
+SIZE = 16 << 20  # of memory that is not touched
 
 
 class Copies:
@@ -133,3 +137,110 @@ def test_a_checkpoint_that_is_not_whole_is_copied_by_nobody(copies: Copies) -> N
     core.write_bytes(core.read_bytes()[:40])
     assert core.name in copies.start(2, code=12)
     assert copies.box.ocimig("list", "-q").out == ""
+
+
+@pytest.fixture
+def idle(box: Box) -> Iterator[Copies]:
+    """A checkpoint of one that does not touch most of its memory again until it is told to."""
+    box.run("idle", str(SIZE >> 20))
+    until(box.lines, "its first word")
+    box.checkpoint()
+    found = Copies(box)
+    yield found
+    found.delete()
+
+
+def _resident(pid: int) -> int:
+    """Bytes of memory of its own that a process has got."""
+    status = Path(f"/proc/{pid}/status").read_text().splitlines()
+    (line,) = [line for line in status if line.startswith("RssAnon:")]
+    return int(line.split()[1]) << 10
+
+
+def _touched(idle: Copies, name: str) -> None:
+    """It reads all of its memory, and finds what was in it."""
+    idle.inside(name, "/bin/touch", "/go")
+    assert idle.until_counted(name, 0) == [(1, idle.box.lines()[0][1])]
+
+
+def _keepers(idle: Copies, name: str) -> list[int]:
+    """Of one copy, the keeper first: those that hold the sign that memory is still to come."""
+    sign = os.stat(idle.box.ocimig.root / name / mark.NAME).st_ino
+    found = [
+        int(line.split()[4])
+        for line in Path("/proc/locks").read_text().splitlines()
+        if line.split()[5].endswith(f":{sign}")
+    ]
+    assert found
+    children = Path(f"/proc/{found[0]}/task/{found[0]}/children").read_text().split()
+    init = str(idle.box.ocimig.pid(name))
+    return [found[0], *(int(child) for child in children if child != init)]
+
+
+def test_memory_that_a_copy_does_not_touch_is_not_loaded(idle: Copies) -> None:
+    """Each has what it needs to wait; what one of them touches is what was there, and the others' stays away."""
+    idle.start(3)
+    pids = [idle.box.ocimig.pid(name) for name in idle.names]
+    assert all(_resident(pid) < SIZE >> 2 for pid in pids)
+    _touched(idle, idle.names[1])
+    assert _resident(pids[1]) >= SIZE
+    assert _resident(pids[0]) < SIZE >> 2
+    assert _resident(pids[2]) < SIZE >> 2
+
+
+def test_a_copy_is_saved_with_all_of_its_memory(idle: Copies) -> None:
+    """What it never touched comes before it is frozen; copies of it have that too."""
+    idle.start(1)
+    (name,) = idle.names
+    second = idle.box.image.with_name("second")
+    idle.box.ocimig("checkpoint", "--leave-running", "--image-path", second, name)
+    assert _resident(idle.box.ocimig.pid(name)) >= SIZE
+    idle.box.ocimig(
+        "clone", "--name", "again", "-b", idle.box.bundle.path, "--output", idle.output, second
+    )
+    idle.names.append("again-1")
+    _touched(idle, "again-1")
+
+
+@pytest.mark.parametrize("how", ["--fill", "--whole"])
+def test_memory_can_be_loaded_all_the_same(idle: Copies, how: str) -> None:
+    """While the copy runs, or before."""
+    idle.start(1, how)
+    pid = idle.box.ocimig.pid(idle.names[0])
+    until(lambda: _resident(pid) >= SIZE, "all of its memory")
+
+
+@pytest.mark.parametrize("who", [0, 1])
+def test_a_copy_whose_keeper_or_handler_is_killed_misses_nothing(idle: Copies, who: int) -> None:
+    """The handler fills in everything without its keeper; the keeper starts another handler."""
+    idle.start(1)
+    (name,) = idle.names
+    victim = _keepers(idle, name)[who]
+    os.kill(victim, signal.SIGKILL)
+    until(lambda: not Path(f"/proc/{victim}").exists(), "its end")
+    _touched(idle, name)
+
+
+def test_the_keeper_ends_with_its_copy(idle: Copies) -> None:
+    """Nobody is left to wait for pages of a container that is gone."""
+    idle.start(1)
+    (name,) = idle.names
+    keepers = _keepers(idle, name)
+    assert len(keepers) == 2
+    idle.delete()
+    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in keepers), "the keeper's end")
+
+
+def test_a_copy_that_forks_without_end_does_not_cost_a_descriptor_for_each(box: Box) -> None:
+    """Nothing says that an address space has ended: it is looked for."""
+    box.run("forks", str(SIZE >> 20))
+    box.checkpoint()
+    copies = Copies(box)
+    try:
+        copies.start(1)
+        (name,) = copies.names
+        copies.until_counted(name, 200)
+        for keeper in _keepers(copies, name):
+            assert len(os.listdir(f"/proc/{keeper}/fd")) < 120
+    finally:
+        copies.delete()

@@ -1,6 +1,6 @@
 """The verb that starts copies of a checkpoint. Data only."""
 
-from ocimig.cli.verbs import MANY, NUMBER, TEXT, Option, Verb
+from ocimig.cli.verbs import FLAG, MANY, NUMBER, TEXT, Option, Verb
 
 CLONE = (
     Verb(
@@ -15,6 +15,9 @@ CLONE = (
                    TEXT, "DIR", file=True),
             Option("--net", "network of the first: bridge=NAME,address=IP/LEN[,gateway=IP][,interface=NAME]; "
                    "the next have the addresses after it; none: loopback only", TEXT, "NETWORK"),
+            Option("--fill", "load the rest of its memory while a copy runs (default: only what it touches)",
+                   FLAG),
+            Option("--whole", "load all of its memory before a copy runs", FLAG),
             Option("--output", "directory of files for what they print (default: it is thrown away)",
                    TEXT, "DIR", file=True),
             Option("--work-path", "directory of CRIU's logs (default: kept only with the copy)", TEXT,
@@ -25,7 +28,8 @@ CLONE = (
         description=(
             "IMAGE is a checkpoint directory, which is only read. Each copy has its own name, cgroup, host "
             "name and address, and its own files: it writes to a layer of its own over the root file system "
-            "of the source, and the layer goes with the copy at delete. Established TCP connections are "
+            "of the source, and the layer goes with the copy at delete. Memory is loaded when it is touched, by "
+            "processes that stay with the copy until all of it is there: keep the images. Established TCP connections are "
             "closed in the copies. One copy that fails does not keep the others from it; those that run "
             "when the command is stopped run on."
         ),

@@ -37,6 +37,8 @@ def clone(call: Call) -> int:
     options = make.CloneOptions(
         output=_absolute(call.text("output")),
         work_path=_absolute(call.text("work-path")),
+        whole=call.flag("whole"),
+        fill=call.flag("fill"),
         systemd_cgroup=context.systemd_cgroup(call),
     )
     table = call.text("format", "table") == "table"
@@ -44,7 +46,7 @@ def clone(call: Call) -> int:
     failed: list[int] = []
     for name, config in zip(names, joined, strict=True):
         try:
-            state = make.clone(store, source, name, options, config)
+            pid = make.clone(store, source, name, options, config)
         except (OcimigError, OSError) as error:
             failed.append(error.code if isinstance(error, OcimigError) else 1)
             log.error(f"{name}: {error}")
@@ -53,10 +55,10 @@ def clone(call: Call) -> int:
             documents.append({"id": name, "error": str(error), "code": failed[-1]})
             continue
         address = config.address if config is not None else ""
-        documents.append({"id": name, "pid": state.pid, "address": address})
+        documents.append({"id": name, "pid": pid, "address": address})
         if table:
             # At once: when we are stopped it is seen which run.
-            print(f"{name} runs, pid {state.pid}{', ' if address else ''}{address}", flush=True)
+            print(f"{name} runs, pid {pid}{', ' if address else ''}{address}", flush=True)
     if not table:
         print(jsonio.dumps(documents, indent=2))
     if not failed:
