@@ -86,7 +86,7 @@ class Restoration:
         self.pid = 0
         self.master = -1
         self.network: RestoredNetwork | None = None
-        self.claimed = False
+        self.claimed = wanted.claimed
         self.settled = False
         self.limited = False
         self.times: dict[str, float] = {}
@@ -129,11 +129,12 @@ class Restoration:
         rootfs = os.path.realpath(os.path.join(place, root or spec["root"]["path"]))
         if not os.path.isdir(rootfs):
             raise RestoreFailed(reason=f"root file system {rootfs} does not exist")
-        self.store.claim(self.id)
+        if not self.claimed:
+            self.store.claim(self.id)
         self.claimed = True
         self.state = ContainerState(
             self.id, bundle=place, rootfs=rootfs, annotations=spec.get("annotations"),
-            oci_version=spec.get("ociVersion", ""), image=self.image.directory,
+            oci_version=spec.get("ociVersion", ""), image=self.image.directory, mounts=[*self.wanted.mounts],
         )  # fmt: skip
         self.store.save(self.state, sync=False)
         self.store.save_config(self.id, spec, sync=False)
@@ -314,7 +315,7 @@ class Restoration:
             files.write_atomic(self.wanted.pid_file, str(notice.pid).encode(), 0o644, sync=False)
         if self.pages is not None:
             self.pages.mark(self.store.path(self.id))
-            self.pages.fill()
+            self.pages.fill(ahead=not self.wanted.on_demand)
         if self._on_restored is not None:
             self._on_restored(notice.pid)
         self.times["released"] = time.monotonic()

@@ -1,6 +1,7 @@
 """What a restore is asked for, the same as options of CRIU, and the descriptors CRIU is given. Starts nothing."""
 
 import os
+import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 LOG = "restore.log"
 _WARNINGS = 2  # and errors, which are all that criulog looks at
 _EITHER = ("tcp_established", "ext_unix_sk", "shell_job", "file_locks", "tcp_close")
+_SHARED = {stat.S_IFREG, stat.S_IFIFO}
 _PASSED_ON = ("auto_dedup", "lazy_pages", "lsm_profile", "lsm_mount_context")
 
 Connect = Callable[[int], "dict[str, Any] | None"]
@@ -32,6 +34,9 @@ class RestoreOptions:
     `connect` in a namespace (a descriptor), which returns the facts of it; or `netns` is that namespace,
     built before, and `network` are its facts. `verify` false is only for images that were verified
     already. `page_handler` serves the memory of a restore with `lazy_pages`; its directory is `work_path`.
+    With `on_demand` lazy memory comes only when it is touched: the caller keeps the handler (Restoration.pages).
+    With `own_streams` standard streams that were files of the host are those of `stdio` too. `claimed`: the
+    caller took the name; `mounts` are mounts on the host that go with the container.
     """
 
     image_path: str = "checkpoint"
@@ -62,6 +67,10 @@ class RestoreOptions:
     network: dict[str, Any] | None = None
     verify: bool = True
     page_handler: "PageHandler | None" = None
+    on_demand: bool = False
+    own_streams: bool = False
+    claimed: bool = False
+    mounts: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -170,7 +179,11 @@ def collect(
             held.add(name, wanted.stdio[number], ours=False)
     for value in facts.get("files", []):
         file = descriptors.HostFile.from_json(value)
-        held.add(file.handed(), descriptors.open_again(file, wanted.stdio), ours=True)
+        if wanted.own_streams and file.streams and stat.S_IFMT(file.mode) in _SHARED:
+            fd = os.dup(wanted.stdio[file.streams[0]])
+        else:
+            fd = descriptors.open_again(file, wanted.stdio)
+        held.add(file.handed(), fd, ours=True)
 
 
 def keys(facts: Mapping[str, Any]) -> set[str]:

@@ -122,6 +122,13 @@ _ocimig() {
     "drain,--tracker") mapfile -t COMPREPLY < <(compgen -W "userfault softdirty content auto none" -- "$cur"); return ;;
     "drain,--streams") return ;;
     "drain,--compress") mapfile -t COMPREPLY < <(compgen -W "zstd none auto" -- "$cur"); return ;;
+    "clone,-n"|"clone,--count") return ;;
+    "clone,--name") return ;;
+    "clone,-b"|"clone,--bundle") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "clone,--net") return ;;
+    "clone,--output") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "clone,--work-path") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "clone,-f"|"clone,--format") mapfile -t COMPREPLY < <(compgen -W "table json" -- "$cur"); return ;;
     "archive show,--allowed-signers") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
     "archive show,--signer") return ;;
     "archive verify,--allowed-signers") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
@@ -310,7 +317,7 @@ _ocimig() {
     "memory,--within") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
     esac
     case $verb in
-    "") mapfile -t COMPREPLY < <(compgen -W "create start run exec state list ps kill delete pause resume spec features checkpoint restore migrate dirty-rate drain recover doctor inspect diff memory archive backup job --root --log --log-format --debug --systemd-cgroup --rootless --cgroup-manager -h --help -v --version" -- "$cur") ;;
+    "") mapfile -t COMPREPLY < <(compgen -W "create start run exec state list ps kill delete pause resume spec features checkpoint restore migrate dirty-rate drain recover doctor clone inspect diff memory archive backup job --root --log --log-format --debug --systemd-cgroup --rootless --cgroup-manager -h --help -v --version" -- "$cur") ;;
     "create") mapfile -t COMPREPLY < <(compgen -W "-b --bundle -f --config --console-socket --pidfd-socket --pid-file --no-pivot --no-new-keyring --preserve-fds --net --no-subreaper --explain -h --help" -- "$cur") ;;
     "start") if [[ $cur == -* ]]; then mapfile -t COMPREPLY < <(compgen -W "-h --help" -- "$cur"); else mapfile -t COMPREPLY < <(_ocimig_ids "$cur"); fi ;;
     "run") mapfile -t COMPREPLY < <(compgen -W "-b --bundle -f --config --console-socket --pidfd-socket --pid-file --no-pivot --no-new-keyring --preserve-fds --net -d --detach --keep --no-subreaper -h --help" -- "$cur") ;;
@@ -331,6 +338,7 @@ _ocimig() {
     "drain") mapfile -t COMPREPLY < <(compgen -W "--to --parallel -n --dry-run --keep-going --json -p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command --remote-root --max-downtime --max-rounds --max-bandwidth --timeout --on-timeout --auto-converge --post-copy --tracker --streams --compress --forget-retained --tcp-close --file-locks --link-remap --ext-unix-sk --keep-source-files -h --help" -- "$cur") ;;
     "recover") if [[ $cur == -* ]]; then mapfile -t COMPREPLY < <(compgen -W "--json -h --help" -- "$cur"); else mapfile -t COMPREPLY < <(_ocimig_ids "$cur"); fi ;;
     "doctor") mapfile -t COMPREPLY < <(compgen -W "--json -h --help" -- "$cur") ;;
+    "clone") mapfile -t COMPREPLY < <(compgen -W "-n --count --name -b --bundle --net --fill --whole --output --work-path -f --format -h --help" -- "$cur") ;;
     "archive show") mapfile -t COMPREPLY < <(compgen -W "--allowed-signers --signer --members --json -h --help" -- "$cur") ;;
     "archive verify") mapfile -t COMPREPLY < <(compgen -W "--allowed-signers --signer -h --help" -- "$cur") ;;
     "archive convert") mapfile -t COMPREPLY < <(compgen -W "--compress --oci -h --help" -- "$cur") ;;

@@ -7,7 +7,7 @@ function __ocimig_ids
     end
 end
 
-set -l verbs create start run exec state list ps kill delete pause resume spec features checkpoint restore migrate dirty-rate drain recover doctor inspect diff memory archive backup job
+set -l verbs create start run exec state list ps kill delete pause resume spec features checkpoint restore migrate dirty-rate drain recover doctor clone inspect diff memory archive backup job
 set -l early "not __fish_seen_subcommand_from $verbs"
 complete -c ocimig -f
 complete -c ocimig -n "$early" -a create -d 'create a container, which then waits for start'
@@ -30,6 +30,7 @@ complete -c ocimig -n "$early" -a dirty-rate -d 'measure how fast a container wr
 complete -c ocimig -n "$early" -a drain -d 'move all running containers of this host to others'
 complete -c ocimig -n "$early" -a recover -d 'settle migrations that a crash left unfinished'
 complete -c ocimig -n "$early" -a doctor -d 'show what this host can and cannot do, and how to mend it'
+complete -c ocimig -n "$early" -a clone -d 'start copies of a checkpoint'
 complete -c ocimig -n "$early" -a inspect -d 'show what is in a checkpoint'
 complete -c ocimig -n "$early" -a diff -d 'show what changed between two checkpoints'
 complete -c ocimig -n "$early" -a memory -d 'search and extract the memory of a process in a checkpoint'
@@ -261,6 +262,16 @@ complete -c ocimig -n "__fish_seen_subcommand_from recover" -s h -l help -d 'sho
 complete -c ocimig -n "__fish_seen_subcommand_from recover" -a "(__ocimig_ids)"
 complete -c ocimig -n "__fish_seen_subcommand_from doctor" -l json -d 'the findings as JSON'
 complete -c ocimig -n "__fish_seen_subcommand_from doctor" -s h -l help -d 'show this help'
+complete -c ocimig -n "__fish_seen_subcommand_from clone" -s n -l count -x -d 'how many (default: 1)'
+complete -c ocimig -n "__fish_seen_subcommand_from clone" -l name -x -d 'name of the copies, a number is added (default: the container\'s); or the name of each'
+complete -c ocimig -n "__fish_seen_subcommand_from clone" -s b -l bundle -r -F -d 'bundle whose root file system they lie over (default: the container\'s)'
+complete -c ocimig -n "__fish_seen_subcommand_from clone" -l net -x -d 'network of the first: bridge=NAME,address=IP/LEN[,gateway=IP][,interface=NAME]; the next have the addresses after it; none: loopback only'
+complete -c ocimig -n "__fish_seen_subcommand_from clone" -l fill -d 'load the rest of its memory while a copy runs (default: only what it touches)'
+complete -c ocimig -n "__fish_seen_subcommand_from clone" -l whole -d 'load all of its memory before a copy runs'
+complete -c ocimig -n "__fish_seen_subcommand_from clone" -l output -r -F -d 'directory of files for what they print (default: it is thrown away)'
+complete -c ocimig -n "__fish_seen_subcommand_from clone" -l work-path -r -F -d 'directory of CRIU\'s logs (default: kept only with the copy)'
+complete -c ocimig -n "__fish_seen_subcommand_from clone" -s f -l format -x -a "table json" -d 'form of the output (default: table)'
+complete -c ocimig -n "__fish_seen_subcommand_from clone" -s h -l help -d 'show this help'
 complete -c ocimig -n "__fish_seen_subcommand_from archive; and __fish_seen_subcommand_from show" -l allowed-signers -r -F -d 'whose signatures are taken (ssh-keygen\'s file of that name)'
 complete -c ocimig -n "__fish_seen_subcommand_from archive; and __fish_seen_subcommand_from show" -l signer -x -d 'who has to have signed it, a name in that file'
 complete -c ocimig -n "__fish_seen_subcommand_from archive; and __fish_seen_subcommand_from show" -l members -d 'everything that would be unpacked'

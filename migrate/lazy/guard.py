@@ -80,7 +80,8 @@ class Guard:
         self._later: dict[int, Pieces] = {}
         self._failure = ""
         self._restored = False
-        self._filling = False  # the handler was told
+        self._ahead = True  # of the faults, when it is restored
+        self._told = ""  # what the handler was told to do then
         self._mark = -1
         self._lock = threading.Lock()
         self._channel: Channel | None = None
@@ -132,8 +133,9 @@ class Guard:
                 self._mark = mark.take(directory)
                 self._tell({"do": "mark"}, [self._mark])
 
-    def fill(self) -> None:
-        """Everything is restored: fill ahead of the faults, hot runs first."""
+    def fill(self, *, ahead: bool = True) -> None:
+        """Everything is restored: fill ahead of the faults, hot runs first; or only where there is one."""
+        self._ahead = ahead
         self._restored = True
         os.write(self._waker, b"w")
 
@@ -205,8 +207,8 @@ class Guard:
             self._tell({"do": "resume"})
             if self._mark >= 0:
                 self._tell({"do": "mark"}, [self._mark])
-            if self._filling:
-                self._tell({"do": "fill"})
+            if self._told:
+                self._tell({"do": self._told})
 
     # -- the thread -----------------------------------------------------------------------------------
 
@@ -226,7 +228,8 @@ class Guard:
 
     def _wait(self) -> None:
         # first of all: what is ready after it counts
-        begin = self._restored and self._served and not self._filling
+        wanted = "fill" if self._ahead else "touch"
+        begin = self._restored and self._served and self._told not in ("fill", wanted)
         poller = select.poll()
         listener = self._listener if self._served else None
         for each in (self._waken, self._channel, listener, self._criu):
@@ -242,8 +245,8 @@ class Guard:
             self._listener = None
         elif begin:
             with self._lock:
-                self._filling = True
-                self._tell({"do": "fill"})
+                self._told = wanted
+                self._tell({"do": wanted})
         elif self._channel is not None and self._channel.fileno() in ready:
             self._hear()
         elif self._waken in ready:

@@ -7,7 +7,8 @@
     handler.filled()                                           everything is there: CRIU may dump it again
     handler.close()
 
-Faults are answered from the moment CRIU has handed over a process, filling ahead begins with `fill`.
+Faults are answered from the moment CRIU has handed over a process, filling ahead begins with `fill`: unless
+all is to come only when it is touched (clones).
 """
 
 import os
@@ -74,12 +75,12 @@ class PageHandler(Closing):
         """Say in the container's state directory, until it is filled, that it is not (see mark.py)."""
         self._guard.mark(directory)
 
-    def fill(self) -> None:
-        """Begin to fill ahead of the faults.
+    def fill(self, *, ahead: bool = True) -> None:
+        """Begin to fill ahead of the faults; with `ahead` false only what is touched comes, until another call.
 
         Not before CRIU is in post-restore: earlier the memory is not where it will be.
         """
-        self._guard.fill()
+        self._guard.fill(ahead=ahead)
 
     def filled(self, timeout: float | None = None) -> bool:
         """Wait until all memory is in place (or the container has ended); False when time is up."""

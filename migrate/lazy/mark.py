@@ -10,6 +10,7 @@ import time
 from contextlib import suppress
 
 from ocimig.files import Fd
+from ocimig.migrate.lazy import hurry
 from ocimig.migrate.lazy.errors import StillFilling
 
 NAME = "filling"
@@ -34,6 +35,8 @@ def require(directory: str, id: str, seconds: float = PATIENCE) -> None:
 def wait(directory: str, seconds: float = 0.0) -> bool:
     """Whether all memory has come, after waiting for it for so long at most."""
     path = os.path.join(directory, NAME)
+    if seconds and os.path.exists(path):
+        hurry.ask(directory)
     deadline = time.monotonic() + seconds
     while True:
         try:

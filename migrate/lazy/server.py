@@ -8,6 +8,7 @@
     hot {pid} table                        →            hot pages of a space, most urgent first
     mark {} lock                           →            held open until the end (mark.py)
     fill {}                                →            everything is restored: fill ahead of the faults
+    touch {}                               →            the same, but only what is touched, and what is near it
     resume {}                              →            after a restart: replay the record of events
                                            ← fork {serial, parent, pid} uffd
                                            ← want {pid, start, end} somebody waits for it
@@ -37,6 +38,7 @@ from ocimig.runtime.linux import process, userfaultfd
 
 CHILD = 1 << 20  # serials of forked address spaces begin here
 _PAUSE = 0.01  # seconds before another try where there was no memory
+_MANY = 32  # address spaces that may have ended unseen, before it is looked
 _AT_ONCE = 16  # events of one task before the others have their turn
 
 
@@ -55,12 +57,14 @@ class Server:
         self.hot: dict[int, list[Run]] = {}
         self.tasks: dict[int, Task] = {}
         self.gone: dict[int, Task] = {}  # after a restart: ended before it, kept for the replay
-        self.filling = False
+        self.begun = False  # everything is restored
+        self.filling = False  # ahead of the faults
         self.guarded = True
         self.copied = 0
         self.faults = 0
         self.forks = 0
         self._short = False
+        self._many = _MANY
         self._mark: list[int] = []  # held open until the end
         self._epoll = select.epoll()
         self._epoll.register(channel, select.EPOLLIN)
@@ -69,7 +73,7 @@ class Server:
 
     def run(self) -> None:
         """Serve until every task has everything."""
-        while not (self.filling and not self.tasks):
+        while not (self.begun and not self.tasks):
             for fd, _ in self._epoll.poll(self._patience()):
                 if fd == self.channel.fileno():
                     self._obey()
@@ -80,6 +84,8 @@ class Server:
                     self._try(task, task.again)
             if self.filling:
                 self._fill()
+            elif self.begun:
+                self._end_whole()
         self._say({"did": "filled", "bytes": self.copied, "faults": self.faults,
                    "forks": self.forks})  # fmt: skip
 
@@ -118,6 +124,8 @@ class Server:
             self._arrived(int(document["pid"]), _runs(fds[0]))
         elif do == "fill":
             self._begin()
+        elif do == "touch":
+            self._begin(fill=False)
         elif do == "mark":
             self._mark = fds
 
@@ -151,11 +159,13 @@ class Server:
         for task in self.gone.values():
             task.arrived(runs)
 
-    def _begin(self) -> None:
-        self.filling = True
+    def _begin(self, *, fill: bool = True) -> None:
+        self.begun = True
+        self.filling = self.filling or fill
         for task in self.tasks.values():
             task.ahead = True
-            task.hot.extend(self.hot.get(task.pid, ()))
+            if fill:
+                task.hot.extend(self.hot.get(task.pid, ()))
 
     def _add_task(self, document: dict[str, Any], fds: list[int]) -> None:
         serial, pid = int(document["serial"]), int(document["pid"])
@@ -168,7 +178,7 @@ class Server:
 
     def _adopt(self, task: Task) -> None:
         os.set_inheritable(task.uffd, False)
-        task.ahead = self.filling
+        task.ahead = self.begun
         self.tasks[task.serial] = task
         self._by_uffd[task.uffd] = task
         self._turns.append(task.serial)
@@ -227,6 +237,12 @@ class Server:
         self.forks += 1
         pieces, later = parent.pieces.copy(), parent.later.copy()
         self._adopt(Task(serial, parent.pid, event.descriptor, pieces, later, self.files))
+        if not self.filling and len(self.tasks) > self._many:
+            # Nothing says that an address space has ended but an answer to a page put into it.
+            for task in list(self.tasks.values()):
+                self._try(task, task.fill)
+            self._short = False
+            self._many = 2 * len(self.tasks) + _MANY
 
     def _fault(self, task: Task, address: int) -> None:
         missing = task.fault(address)
@@ -254,6 +270,12 @@ class Server:
             self._try(task, task.fill)
             if not task.hot:
                 self._turns.rotate(-1)
+
+    def _end_whole(self) -> None:
+        """Nobody fills: whoever was given its last page by a fault."""
+        for task in list(self.tasks.values()):
+            if not task.pieces and not task.later and not task.waits:
+                self._end(task)
 
     def _try(self, task: Task, work: Any) -> None:
         self._short = False

@@ -32,6 +32,32 @@ static int count(size_t size) {
   }
 }
 
+/* idle MB: "0 checksum" of memory that is not touched again until there is a file /go, then "1 checksum". */
+static int idle(size_t size) {
+  unsigned char *memory = malloc(size);
+  for (size_t i = 0; i < size; i++) memory[i] = (i * 2654435761u) >> 13;
+  for (int number = 0; number < 2; number++) {
+    unsigned long sum = 0;
+    while (number && access("/go", F_OK)) nap();
+    for (size_t i = 0; i < size; i += 61) sum = sum * 31 + memory[i];
+    printf("%d %lx\n", number, sum);
+  }
+  for (;;) nap();
+}
+
+/* forks MB: beside memory that is never touched again, a child after the other; how many, and what they say. */
+static int forks(size_t size) {
+  unsigned char *memory = malloc(size);
+  memset(memory, 1, size);
+  for (int number = 0;; number++) {
+    int status;
+    pid_t child = fork();
+    if (!child) _exit(7);
+    if (waitpid(child, &status, 0) != child) return 1;
+    printf("%d %x\n", number, WEXITSTATUS(status));
+  }
+}
+
 /* serve PORT: every byte that comes is answered by the next number, on connections one after another. */
 static int serve(int port) {
   int on = 1, listener = socket(AF_INET, SOCK_STREAM, 0);
@@ -131,6 +157,8 @@ int main(int argc, char **argv) {
   long number = argc > 2 ? atol(argv[2]) : 1;
   setvbuf(stdout, NULL, _IOLBF, 0);
   if (!strcmp(mode, "count")) return count((size_t)number << 20);
+  if (!strcmp(mode, "forks")) return forks((size_t)number << 20);
+  if (!strcmp(mode, "idle")) return idle((size_t)number << 20);
   if (!strcmp(mode, "serve")) return serve(number);
   if (!strcmp(mode, "ring")) return ring();
   if (!strcmp(mode, "family")) return family();

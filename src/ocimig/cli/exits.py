@@ -44,7 +44,7 @@ def page() -> str:
             "",
             "## Verbs of ocimig's own",
             "",
-            "`migrate`, `drain`, `recover`, `doctor`, `dirty-rate`, `backup …`, `job …`, `inspect`, `diff`, `memory`. [errors.md](errors.md) names the code of each error.",
+            "`migrate`, `drain`, `recover`, `doctor`, `dirty-rate`, `backup …`, `job …`, `clone`, `inspect`, `diff`, `memory`. [errors.md](errors.md) names the code of each error.",
             "",
             *_table(OWN),
             "",

@@ -3,6 +3,7 @@
 from ocimig.cli.verbs import FLAG, MANY, NUMBER, TEXT, Option, Verb
 from ocimig.cli.verbs_archive import ARCHIVE, EXPORT, IMPORT
 from ocimig.cli.verbs_backup import BACKUP
+from ocimig.cli.verbs_clone import CLONE
 from ocimig.cli.verbs_hot import HOT
 from ocimig.cli.verbs_inspect import INSPECT
 from ocimig.cli.verbs_jobs import JOBS
@@ -256,6 +257,7 @@ COLD = {
             options=(Option("--json", "the findings as JSON", FLAG),),
             examples=(("Is this host ready?", "doctor"),),
         ),
+        *CLONE,
         *ARCHIVE,
         *BACKUP,
         *PLACE,
