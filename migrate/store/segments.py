@@ -49,8 +49,9 @@ class Space:
 
     def set(self, address: int, places: Iterable[tuple[int, int]]) -> None:
         """Page by page, from an address on: each at its place."""
-        page, current = address // PAGE, -1
-        numbers = self._numbers
+        page, numbers = address // PAGE, self._numbers
+        current = page // PAGES
+        packs, entries = self._segment(current)
         for pack, entry in places:
             number, inside = divmod(page, PAGES)
             if number != current:
