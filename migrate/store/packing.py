@@ -1,13 +1,14 @@
 """Blobs become frames, and frames packs. Decides nothing about which blobs; `writer` does.
 
-Frames are compressed and sealed by threads (zstandard and AEAD let go of the interpreter) and written in
-order by the one who puts blobs.
+Frames are compressed and sealed by threads (zstandard and AEAD let go of the interpreter), and written in
+order by one more.
 """
 
 import struct
 import threading
 from array import array
 from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import zstandard
@@ -27,7 +28,10 @@ WORTH = 0.95  # what does not shrink below this part of itself is kept as it is
 TRAILER = struct.Struct("<QIIII32s8s")
 END = b"\x89OCIEND\n"
 
-_WAITING = 16  # frames that may be in the threads' hands
+_WAITING = (
+    16  # frames that may be in the threads' hands, and as many in those of the one who writes
+)
+_Frame = tuple[Data, int, bytes]  # as it is stored, its codec, its check
 
 
 class Compressors:
@@ -63,6 +67,8 @@ class Pack:
         self.entries = 0
         self._threads = threads
         self._compressors = compressors
+        self._scribe = ThreadPoolExecutor(1, "scribe")  # starts no thread before there is a frame
+        self._written: deque[Future[None]] = deque()
         self._making: Making = place.make(PACKS)
         self._making.__enter__()
         self._seal = seals.of(self.head, head.PACK)
@@ -73,7 +79,7 @@ class Pack:
         self._digests = bytearray()
         self._frames: list[Frame] = []
         self._counted = 0  # frames that were handed to threads
-        self._working: deque[tuple[Future[tuple[Data, int]], int, int]] = deque()
+        self._working: deque[tuple[Future[_Frame], int, int]] = deque()
         self.stored = 0
         try:
             self._write(self.head.bytes(head.PACK))
@@ -94,6 +100,27 @@ class Pack:
             self._hand_over()
         return self.entries - 1
 
+    def put_many(self, blobs: Sequence[Data], digests: Sequence[bytes]) -> int:
+        """Take blobs, all of them, as far as the pack is not full: how many of them. At least one."""
+        taken = 0
+        while taken < len(blobs) and not (taken and self.full):
+            size = len(blobs[taken])
+            count = min(len(blobs) - taken, max(1, (BLOCK - len(self._frame)) // size))
+            some = blobs[taken : taken + count]
+            if count == 1 or any(len(blob) != size for blob in some):
+                self.put(some[0], digests[taken])
+                taken += 1
+                continue
+            self._frame += b"".join(some)
+            self._blobs += count
+            self._sizes.extend([size] * count)
+            self._digests += b"".join(digests[taken : taken + count])
+            self.entries += count
+            taken += count
+            if len(self._frame) >= BLOCK:
+                self._hand_over()
+        return taken
+
     @property
     def full(self) -> bool:
         """Whether the next blob belongs into another pack."""
@@ -108,16 +135,18 @@ class Pack:
         while self._working and (len(self._working) > _WAITING or self._working[0][0].done()):
             self._take()
 
-    def _work(self, count: int, data: bytes) -> tuple[Data, int]:
+    def _work(self, count: int, data: bytes) -> _Frame:
         small, codec = self._compressors.shrink(data)
-        return self._seal.seal(count, small), codec
+        stored = self._seal.seal(count, small)
+        return stored, codec, blake3(stored).digest(length=CHECK)
 
     def _take(self) -> None:
         future, raw, blobs = self._working.popleft()
-        stored, codec = future.result()
-        check = blake3(stored).digest(length=CHECK)
+        stored, codec, check = future.result()
         self._frames.append(Frame(len(stored), raw, blobs, codec, check))
-        self._write(stored)
+        self._written.append(self._scribe.submit(self._write, stored))
+        while len(self._written) > _WAITING or (self._written and self._written[0].done()):
+            self._written.popleft().result()
         self.stored += len(stored)
 
     def _write(self, data: Data) -> None:
@@ -132,6 +161,9 @@ class Pack:
             self._hand_over()
         while self._working:
             self._take()
+        while self._written:
+            self._written.popleft().result()
+        self._scribe.shutdown()
         contents = Contents(
             runs or [(0, self.entries)], self._frames, self._sizes, bytes(self._digests)
         )
@@ -151,6 +183,7 @@ class Pack:
         """Nothing of it stays."""
         for future, _, _ in self._working:
             future.cancel()
+        self._scribe.shutdown(cancel_futures=True)  # nothing is written behind a file that is gone
         self._making.__exit__(None, None, None)
 
 

@@ -3,6 +3,7 @@
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
+from itertools import accumulate
 from typing import NamedTuple
 
 import zstandard
@@ -23,6 +24,7 @@ _LARGEST_INDEX = 1 << 30
 _SPAN = 4 << 20  # bytes that are read at once
 _RECENT = 64  # frames that are kept expanded
 _GAP = 128 << 10  # bytes between two frames that are read rather than skipped
+_TAIL = 32 << 10  # bytes at the end of a pack that are read at once: a small one's index is in them
 
 
 class _Opened(NamedTuple):
@@ -50,6 +52,7 @@ class Packs:
         self._opened: dict[int, _Opened] = {}
         self._recent: OrderedDict[tuple[str, int], bytes] = OrderedDict()
         self._guard = threading.Lock()
+        self._expander = _Expander()
         self.refresh()
 
     def refresh(self) -> None:
@@ -133,16 +136,21 @@ class Packs:
         return _Opened(name, start, seal, contents, offsets)
 
     def _index(self, name: str, size: int, seal: FileSeal) -> Contents:
-        trailer = self._place.read(PACKS, name, size - TRAILER.size, TRAILER.size)
-        begin, stored, raw, codec, zero, digest, end = TRAILER.unpack(trailer)
+        tail = self._place.read(PACKS, name, max(0, size - _TAIL), min(size, _TAIL))
+        begin, stored, raw, codec, zero, digest, end = TRAILER.unpack(tail[-TRAILER.size :])
         if end != END or zero or codec not in (RAW, ZSTD):
             raise ValueError("it does not end as one")
         if begin < head.SIZE or begin + stored + TRAILER.size != size or raw > _LARGEST_INDEX:
             raise ValueError("the lengths of its index do not fill it")
-        index = self._place.read(PACKS, name, begin, stored)
+        if begin >= size - len(tail):
+            index = tail[-TRAILER.size - stored : -TRAILER.size]
+        else:
+            index = self._place.read(PACKS, name, begin, stored)
         if blake3(index).digest() != digest:
             raise ValueError("its index was changed")
-        return contents_of.decode(_expanded(seal.open(LAST, index), raw, codec), begin - head.SIZE)
+        return contents_of.decode(
+            self._expander.expand(seal.open(LAST, index), raw, codec), begin - head.SIZE
+        )
 
     def _damaged(self, name: str, reason: str) -> StoreDamaged:
         return StoreDamaged(place=self._place.words, file=f"{PACKS}/{name}", reason=reason)
@@ -153,8 +161,11 @@ class Packs:
         try:
             return opened.contents.positions(run.first, run.entries)
         except KeyError:
-            reason = f"it does not have entries {run.first} to {run.first + run.entries - 1}"
-            raise self._damaged(opened.name, reason) from None
+            raise self._lacks(opened, run) from None
+
+    def _lacks(self, opened: _Opened, run: Run) -> StoreDamaged:
+        reason = f"it does not have entries {run.first} to {run.first + run.entries - 1}"
+        return self._damaged(opened.name, reason)
 
     def successor(self, number: int) -> Head:
         """The head of what replaces a pack."""
@@ -203,27 +214,35 @@ class Packs:
             yield from self._of_pack(self._open(number), wanted)
 
     def _of_pack(self, opened: _Opened, pieces: list[Piece]) -> Iterator[tuple[int, Data]]:
-        """(frame, first blob in it, behind the last, position) of all, by frame; then span by span."""
-        contents = opened.contents
-        wanted: list[tuple[int, int, int, int]] = []
-        for run, position in pieces:
-            at = self.position(run)
-            end = at + run.entries
-            frame = contents.frame_of(at)
-            while at < end:
-                base, stop = contents.offsets[frame], min(end, contents.offsets[frame + 1])
-                wanted.append((frame, at - base, stop - base, position))
-                position += sum(contents.sizes[at:stop])
-                at, frame = stop, frame + 1
+        wanted = self._wanted(opened, pieces)
         wanted.sort()
-        frames = list(OrderedDict.fromkeys(frame for frame, *_ in wanted))
-        expanded = self._frames(opened, frames)
-        current, data, starts = -1, b"", [0]
+        expanded = self._frames(opened, list(dict.fromkeys(frame for frame, *_ in wanted)))
+        current, view, starts = -1, memoryview(b""), [0]
         for frame, first, stop, position in wanted:
             if frame != current:
                 current, data = next(expanded)
-                starts = _starts(contents, current)
-            yield position, memoryview(data)[starts[first] : starts[stop]]
+                view, starts = memoryview(data), _starts(opened.contents, current)
+            yield position, view[starts[first] : starts[stop]]
+
+    def _wanted(self, opened: _Opened, pieces: list[Piece]) -> list[tuple[int, int, int, int]]:
+        """(frame, first blob in it, behind the last, position) of all these pieces."""
+        contents = opened.contents
+        offsets, sizes = contents.offsets, contents.sizes
+        found: list[tuple[int, int, int, int]] = []
+        for run, position in pieces:
+            try:
+                at = contents.positions(run.first, run.entries)
+            except KeyError:
+                raise self._lacks(opened, run) from None
+            end, frame = at + run.entries, contents.frame_of(at)
+            while end > offsets[frame + 1]:
+                base, stop = offsets[frame], offsets[frame + 1]
+                found.append((frame, at - base, stop - base, position))
+                position += sum(sizes[at:stop])
+                at, frame = stop, frame + 1
+            base = offsets[frame]
+            found.append((frame, at - base, end - base, position))
+        return found
 
     def _frames(self, opened: _Opened, frames: list[int]) -> Iterator[tuple[int, bytes]]:
         """These frames, in order, read many at a time; one alone is kept for who asks for its neighbours."""
@@ -274,7 +293,8 @@ class Packs:
         try:
             if blake3(stored).digest(length=CHECK) != frame.check:
                 raise ValueError("was changed")
-            return _expanded(opened.seal.open(number, stored), frame.raw, frame.codec)
+            plain = opened.seal.open(number, stored)
+            return self._expander.expand(plain, frame.raw, frame.codec)
         except ValueError as error:
             raise self._damaged(opened.name, f"frame {number} {error}") from None
 
@@ -300,22 +320,26 @@ class Packs:
 
 def _starts(contents: Contents, frame: int) -> list[int]:
     """Where each blob of a frame begins in it, and where the last one ends."""
-    found = [0]
-    for size in contents.sizes[contents.offsets[frame] : contents.offsets[frame + 1]]:
-        found.append(found[-1] + size)
-    return found
+    sizes = contents.sizes[contents.offsets[frame] : contents.offsets[frame + 1]]
+    return list(accumulate(sizes, initial=0))
 
 
-def _expanded(data: bytes, raw: int, codec: int) -> bytes:
-    """Raises ValueError unless this many bytes come out."""
-    if codec == RAW:
-        if len(data) != raw:
-            raise ValueError("has another length")
-        return data
-    try:
-        size = zstandard.frame_content_size(data)
-        if size != raw:
-            raise ValueError("has another length")
-        return zstandard.ZstdDecompressor().decompress(data, max_output_size=max(raw, 1))
-    except zstandard.ZstdError as error:
-        raise ValueError(f"cannot be expanded: {error}") from None
+class _Expander(threading.local):
+    """One zstandard decompressor a thread: to make one takes longer than a frame of pages does."""
+
+    def __init__(self) -> None:
+        self._own = zstandard.ZstdDecompressor()
+
+    def expand(self, data: bytes, raw: int, codec: int) -> bytes:
+        """Raises ValueError unless this many bytes come out."""
+        if codec == RAW:
+            if len(data) != raw:
+                raise ValueError("has another length")
+            return data
+        try:
+            size = zstandard.frame_content_size(data)
+            if size != raw:
+                raise ValueError("has another length")
+            return self._own.decompress(data, max_output_size=max(raw, 1))
+        except zstandard.ZstdError as error:
+            raise ValueError(f"cannot be expanded: {error}") from None

@@ -49,11 +49,16 @@ class Space:
 
     def set(self, address: int, places: Iterable[tuple[int, int]]) -> None:
         """Page by page, from an address on: each at its place."""
-        page = address // PAGE
+        page, numbers = address // PAGE, self._numbers
+        current = page // PAGES
+        packs, entries = self._segment(current)
         for pack, entry in places:
-            packs, entries = self._segment(page // PAGES)
-            packs[page % PAGES] = _ZEROS if pack == ZEROS else self._number(pack)
-            entries[page % PAGES] = entry
+            number, inside = divmod(page, PAGES)
+            if number != current:
+                current = number
+                packs, entries = self._segment(number)
+            packs[inside] = _ZEROS if pack == ZEROS else numbers.get(pack) or self._number(pack)
+            entries[inside] = entry
             page += 1
 
     def forget(self) -> None:

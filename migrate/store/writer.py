@@ -55,30 +55,42 @@ class Writer:
 
     def put_all(self, blobs: Sequence[Data], digests: Sequence[bytes]) -> list[tuple[int, int]]:
         """Several at once, whose digests the caller knows: where each lies."""
-        found = self._known.find([each for each in digests if each not in self._here])
-        places = []
+        here = self._here
+        found = self._known.find([each for each in digests if each not in here])
+        places: list[tuple[int, int] | None] = []
+        new: dict[bytes, Data] = {}
         for blob, digest in zip(blobs, digests, strict=True):
             place = found.get(digest)
-            if place is None and self._pack is not None and digest in self._here:
-                place = self._pack.number, self._here[digest]
-            if place is not None:
+            if place is None and digest in here:
+                assert self._pack is not None
+                place = found[digest] = self._pack.number, here[digest]
+            if place is None and digest not in new:
+                new[digest] = blob
+            else:
                 self.written.known_blobs += 1
-                places.append(place)
-                continue
-            places.append(found.setdefault(digest, self._add(blob, digest)))
-        return places
+            places.append(place)
+        if not new:
+            return [place for place in places if place is not None]
+        self._add(list(new.values()), list(new), found)
+        return [found[digest] for digest in digests]
 
-    def _add(self, blob: Data, digest: bytes) -> tuple[int, int]:
-        if self._pack is None:
-            self._pack = Pack(self._place, self._seals, self._threads, self._compressors)
-        pack = self._pack
-        entry = pack.put(blob, digest)
-        self._here[digest] = entry
-        self.written.blobs += 1
-        self.written.raw_bytes += len(blob)
-        if pack.full:
-            self._close_pack()
-        return pack.number, entry
+    def _add(
+        self, blobs: list[Data], digests: list[bytes], found: dict[bytes, tuple[int, int]]
+    ) -> None:
+        """Blobs that are nowhere yet, each once; where they lie comes into `found`."""
+        while blobs:
+            if self._pack is None:
+                self._pack = Pack(self._place, self._seals, self._threads, self._compressors)
+            pack, first = self._pack, self._pack.entries
+            count = pack.put_many(blobs, digests)
+            for entry, digest in enumerate(digests[:count], first):
+                self._here[digest] = entry
+                found[digest] = pack.number, entry
+            self.written.blobs += count
+            self.written.raw_bytes += sum(map(len, blobs[:count]))
+            blobs, digests = blobs[count:], digests[count:]
+            if pack.full:
+                self._close_pack()
 
     def _close_pack(self) -> None:
         pack, self._pack = self._pack, None

@@ -92,6 +92,58 @@ def test_blobs_come_back_in_any_order(sizes: list[int], how: str, seed: int) -> 
     assert bytes(found) == b"".join(wanted.values())
 
 
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(_sizes, st.integers(1, 40)), min_size=1, max_size=6), st.integers(0, 99))
+def test_many_at_once_are_packed_as_one_by_one(groups: list[tuple[int, int]], seed: int) -> None:
+    """It is a quicker way to the same file, whatever the lengths: frames hold no more, entries no less."""
+    dice = random.Random(seed)
+    blobs = [
+        _blob(dice, size)
+        for size, count in groups
+        for _ in range(min(count, 1 + (1 << 18) // size))
+    ]
+    digests = [blake3(blob, key=_KEY).digest() for blob in blobs]
+    place = MemoryPlace()
+    one = _written(place, Plain(), blobs)
+    with _pack(place, Plain()) as pack:
+        assert pack.put_many(blobs, digests) == len(blobs)
+        pack.close()
+    packs = Packs(place, Plain())
+    first, second = packs.contents(one), packs.contents(pack.number)
+    assert (first.frames, first.sizes, first.digests) == (
+        second.frames,
+        second.sizes,
+        second.digests,
+    )
+    assert [bytes(each) for each in packs.blobs([Run(pack.number, 0, len(blobs))])] == blobs
+
+
+def test_a_full_pack_takes_no_more_of_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rest is for the next one; who asks is told how many that are."""
+    monkeypatch.setattr(packing, "MOST", 20)
+    blobs = [bytes([number]) * 4096 for number in range(100)]
+    with _pack(MemoryPlace(), Plain()) as pack:
+        assert pack.put_many(blobs, [blake3(blob).digest() for blob in blobs]) == 32
+        assert pack.full
+        pack.abandon()
+
+
+@pytest.mark.parametrize("entries", [100, 5000])
+def test_an_index_of_any_length_is_read(entries: int) -> None:
+    """A small one comes with the end of the file, a large one by itself: no pack is read whole for it."""
+    place = Counting()
+    dice = random.Random(entries)
+    blobs = [dice.randbytes(100) for _ in range(entries)]
+    number = _written(place, Plain(), blobs)
+    packs = Packs(place, Plain())
+    assert packs.contents(number).entries == entries
+    name = packs.name(number)
+    assert sum(size for _, _, size in place.reads) <= place.size(PACKS, name) - 100 * entries + (
+        32 << 10
+    )
+    assert packs.blob(number, entries - 1) == blobs[-1]
+
+
 def test_spread_reads_and_expands_each_frame_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages of a process lie anywhere in a pack: read one by one, each frame would be read 16 times."""
     dice = random.Random(5)
