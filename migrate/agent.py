@@ -156,6 +156,8 @@ class Agent:
 
     def _facts(self, frame: Frame) -> None:
         with self.wire.beating():
+            if self.journal is None:
+                reserve.settle_dead(self.store, str(frame.header.get("id")), self.hands)
             found = facts.host(self.store, frame.header)
         self.wire.send("facts", found)
 
@@ -181,9 +183,8 @@ class Agent:
         if self.journal is not None:
             raise BrokenFrame(host=self.wire.host, reason="a second reservation")
         wanted = frame.header
-        created = reserve.reserve(self.store, wanted, self.hands, self.wire.host)
+        created, self.lock = reserve.reserve(self.store, wanted, self.hands, self.wire.host)
         self.journal = created
-        self.lock = created.lock().__enter__()
         self.reservation = wanted
         group.form(self.store, created, wanted)
         self.hands.reserve(self.store, created, wanted)

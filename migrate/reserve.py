@@ -9,9 +9,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
+from ocimig import log
 from ocimig.errors import OcimigError
 from ocimig.files import Lock
-from ocimig.migrate import facts, group, hands, journal
+from ocimig.migrate import facts, group, hands, journal, settling
 from ocimig.migrate.errors import BrokenFrame, Fenced, PlaceTaken
 from ocimig.migrate.hands import Destination
 from ocimig.migrate.journal import Journal
@@ -19,8 +20,11 @@ from ocimig.runtime.linux import proc
 from ocimig.runtime.store import Store, check_id
 
 
-def reserve(store: Store, wanted: Mapping[str, Any], deeds: Destination, host: str) -> Journal:
-    """The journal of a migration that `host` wants to make to here, with everything it says looked at.
+def reserve(
+    store: Store, wanted: Mapping[str, Any], deeds: Destination, host: str
+) -> tuple[Journal, Lock]:
+    """The journal of a migration that `host` wants to make to here, with everything it says looked at, and
+    its lock, held.
 
     Raises BrokenFrame, ContainerExists, DirectoryNotEmpty, PlaceTaken, and Fenced for an old epoch.
     """
@@ -33,19 +37,39 @@ def reserve(store: Store, wanted: Mapping[str, Any], deeds: Destination, host: s
     if home not in [os.path.abspath(path) for path in facts.image_homes(store)]:
         raise BrokenFrame(host=host, reason=f"images do not belong in {home}")
     os.makedirs(journal.directory(store), mode=0o700, exist_ok=True)
-    with Lock(os.path.join(journal.directory(store), ".reserving")):
+    with Lock(_reserving(store)):
         deeds.check_free(store, id, wanted)
         journal.prune(store)
         epoch = int(wanted["epoch"])
         if epoch <= journal.epoch(store, id):
             raise Fenced(id=id, target=wanted["source"], migration=wanted["migration"], journal="")
-        return journal.create(
+        made = journal.create(
             store, str(wanted["migration"]), "destination",
             id=id, epoch=epoch, source=wanted["source"], bundle=wanted["bundle"],
             images=os.path.join(home, str(wanted["migration"]), "image"), boot_id=proc.boot_id(),
             places=hands.places(wanted), made=hands.missing(hands.places(wanted)),
             **group.facts(wanted),
         )  # fmt: skip
+        return made, made.lock().__enter__()
+
+
+def settle_dead(store: Store, id: str, deeds: Destination) -> None:
+    """Bring what agents left that took this name and are gone to its end: else it would be taken for ever."""
+    if not os.path.isdir(journal.directory(store)):
+        return
+    with Lock(
+        _reserving(store)
+    ):  # whoever reserves right now has its own lock when this one is free
+        for entry in journal.of_container(store, id):
+            if entry.side == "destination" and not entry.ended:
+                try:
+                    settling.settle_there(store, entry, deeds)
+                except (OcimigError, OSError) as error:  # it stays taken, and `recover` says why
+                    log.warning(f"migration {entry.migration}: {error}")
+
+
+def _reserving(store: Store) -> str:
+    return os.path.join(journal.directory(store), ".reserving")
 
 
 def check_places(store: Store, id: str, places: list[str]) -> None:

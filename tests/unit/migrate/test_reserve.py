@@ -40,7 +40,7 @@ def test_two_that_come_at_the_same_time_share_no_directory(
     """Both find it empty; the first pass of the second would remove what the first has brought."""
     monkeypatch.setattr(rootfs, "receive", lambda *_given, **_more: None)
     first = wanted(tmp_path, "c1", theirs)
-    entry = reserve.reserve(store, first, RealDestination(), "x")
+    entry, _ = reserve.reserve(store, first, RealDestination(), "x")
     RealDestination().reserve(store, entry, first)
     with pytest.raises(PlaceTaken, match=r"container c1, whose migration 1-1 has no end yet"):
         reserve.reserve(store, wanted(tmp_path, "c2", ours), RealDestination(), "y")
@@ -111,3 +111,35 @@ def test_an_old_epoch_is_refused(store: Store, tmp_path: Path) -> None:
     journal.create(store, "1-0", "source", id="c1", epoch=3, images="").write("ABORTED")
     with pytest.raises(Fenced):
         reserve.reserve(store, wanted(tmp_path, "c1", "c1-root", epoch=3), RealDestination(), "x")
+
+
+def test_what_an_agent_took_that_is_gone_is_free_for_the_next(store: Store, tmp_path: Path) -> None:
+    """Killed right after it took the name: nothing else is left of it that anybody could find."""
+
+    def phases() -> list[str]:
+        return [entry.phase for entry in journal.of_container(store, "c1")]
+
+    _, lock = reserve.reserve(store, wanted(tmp_path, "c1", "c1-root"), RealDestination(), "x")
+    reserve.settle_dead(store, "c1", RealDestination())
+    assert phases() == ["RESERVED"]
+    lock.__exit__(None, None, None)
+    reserve.settle_dead(store, "c2", RealDestination())
+    assert phases() == ["RESERVED"]
+    reserve.settle_dead(store, "c1", RealDestination())
+    assert phases() == ["ABORTED"]
+    reserve.reserve(store, wanted(tmp_path, "c1", "c1-root", epoch=2), RealDestination(), "x")
+
+
+def test_what_cannot_be_settled_stays_taken(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asks is told who has the name, not that a directory could not be removed."""
+    _, lock = reserve.reserve(store, wanted(tmp_path, "c1", "c1-root"), RealDestination(), "x")
+    lock.__exit__(None, None, None)
+
+    def full(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(RealDestination, "discard", full)
+    reserve.settle_dead(store, "c1", RealDestination())
+    assert journal.of_container(store, "c1")[0].phase == "RESERVED"
