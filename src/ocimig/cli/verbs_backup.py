@@ -31,6 +31,7 @@ _KEEP = (
            "DURATION"),
     Option("--keep-tag", "keep all with this tag", MANY, "TAG"),
 )  # fmt: skip
+_LATEST_OF = Option("--container", "with latest: the latest of this container", TEXT, "ID")
 
 BACKUP = (
     Verb(
@@ -91,7 +92,7 @@ BACKUP = (
         "bring a container back from a snapshot",
         arguments="STORE SNAPSHOT", minimum=2, maximum=2, contract=False,
         options=(
-            Option("--container", "with latest: the latest of this container", TEXT, "ID"),
+            _LATEST_OF,
             Option("--as", "name it so (default: as it was)", TEXT, "ID"),
             Option("-b, --bundle", "directory of its files (default: where they were)", TEXT, "DIR",
                    file=True),
@@ -111,8 +112,7 @@ BACKUP = (
         "write a snapshot into one file, as checkpoint --export does",
         arguments="STORE SNAPSHOT FILE", minimum=3, maximum=3, contract=False,
         options=(
-            Option("--container", "with latest: the latest of this container", TEXT, "ID"),
-            *EXPORT[1:], *_OPEN,
+            _LATEST_OF, *EXPORT[1:], *_OPEN,
         ),
         description=(
             "All of its memory and its root file system are in the file: restore --import brings it back "
