@@ -53,7 +53,7 @@ from ocimig.runtime.store import Store
 PATIENCE = 30.0  # seconds that a prepared container waits for `go`
 LINGER = attach.LINGER
 COMPLAINT = 5.0  # seconds that a source may take to let itself be told what went wrong
-QUIET = attach.LINGER  # seconds without a frame while the source has something to send
+QUIET = attach.LINGER  # seconds without a frame or a sign of life
 
 
 class Agent:
@@ -142,10 +142,10 @@ class Agent:
         self._undo(reason)
 
     def _next(self) -> Frame | None:
-        """The next frame; None for bye, and for an end while nothing is reserved."""
+        """The next frame; None for bye, and for an end or a silence while nothing is reserved."""
         reserved = self.journal is not None and not self.journal.ended
         try:
-            frame = self.wire.receive(QUIET if reserved else None)
+            frame = self.wire.receive(QUIET)
         except LinkLost:
             if reserved:
                 raise

@@ -294,11 +294,12 @@ class _Checkpoint:
                                           attributes=external.attributes(mount), content=content)
                     )  # fmt: skip
         inside = [pid, *proc.descendants(pid)]
-        held = descriptors.host_files(inside, self.mount_ids, pid)
+        # Those it was given: what it has now may be a pipe of its own, which must stay its own.
+        given = self.state.descriptors or descriptors.streams(pid)
+        held = descriptors.host_files(inside, self.mount_ids, given)
         self.manifest.facts["mounts"] += [mount.to_json() for mount in small]
         self.manifest.facts["files"] = [file.to_json() for file in held]
-        # Those it was given: what it has now may be a pipe of its own, which must stay its own.
-        self.manifest.facts["streams"] = self.state.descriptors or descriptors.streams(pid)
+        self.manifest.facts["streams"] = given
         self.pids = inside
         self.times["looked"] = time.monotonic()
         if self.withholding is not None:

@@ -26,6 +26,7 @@ _KEEP = os.O_ACCMODE | os.O_APPEND | os.O_NONBLOCK | os.O_SYNC | os.O_DSYNC
 # Links of /proc/PID/fd that CRIU handles by themselves although their mount is in no mountinfo.
 _NO_PATH = ("pipe:", "socket:", "anon_inode:", "/memfd:", "/SYSV", "/anon_hugepage", "mnt:", "net:",
             "pid:", "user:", "uts:", "ipc:", "cgroup:", "time:")  # fmt: skip
+_DELETED = " (deleted)"  # what the kernel adds to the name of a file that has none any more
 _KINDS = {stat.S_IFREG, stat.S_IFCHR, stat.S_IFDIR, stat.S_IFIFO}
 _NEVER = {
     "anon_inode:[io_uring]": "an io_uring",
@@ -47,7 +48,7 @@ class HostFile:
     flags: int
     position: int
     mode: int
-    streams: tuple[int, ...] = ()  # which standard streams of the first process it is
+    streams: tuple[int, ...] = ()  # which standard streams of the first process it was
     several: bool = False  # a plain file that was opened more than once, at different positions
 
     def handed(self) -> str:
@@ -71,19 +72,30 @@ class HostFile:
         return cls(**{**kept, "streams": tuple(kept.get("streams", ()))})
 
 
-def host_files(pids: Iterable[int], mounts: Collection[int], init: int) -> list[HostFile]:
-    """The files of the host that these processes hold open; `mounts` are the ids of the container's."""
+def host_files(
+    pids: Iterable[int], mounts: Collection[int], given: Sequence[str]
+) -> list[HostFile]:
+    """The files of the host that these processes hold open; `mounts` are the ids of the container's.
+
+    `given` are the standard streams the first process was started with. It may hold them elsewhere for
+    a moment: a shell keeps its output at descriptor 10 while a command's output is redirected.
+    """
     found: dict[str, HostFile] = {}
     for pid in pids:
         for number in _numbers(pid):
             file = _host_file(pid, number, mounts)
             if file is None:
                 continue
-            if pid == init and number < 3:
-                file = replace(file, streams=(number,))
+            file = replace(file, streams=_streams_of(file.path, given))
             known = found.get(file.key)
             found[file.key] = file if known is None else _merged(known, file)
     return list(found.values())
+
+
+def _streams_of(path: str, given: Sequence[str]) -> tuple[int, ...]:
+    """Which of the standard streams lead there; a file may have lost its name since."""
+    names = (path, path.removesuffix(_DELETED))
+    return tuple(number for number, name in enumerate(given[:3]) if name in names)
 
 
 def _merged(one: HostFile, other: HostFile) -> HostFile:
@@ -95,7 +107,6 @@ def _merged(one: HostFile, other: HostFile) -> HostFile:
     return replace(
         one,
         flags=flags,
-        streams=one.streams + other.streams,
         several=one.several or (differ and stat.S_ISREG(one.mode)),
     )
 
@@ -188,7 +199,7 @@ def open_again(file: HostFile, fallback: Sequence[int]) -> int:
     name = file.path
     flags = file.flags & _KEEP | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NOCTTY
     try:
-        if name.endswith(" (deleted)"):
+        if name.endswith(_DELETED):
             raise FileNotFoundError(errno.ENOENT, "it had no name any more", name)
         fd = _open_checked(name, flags, file.mode)
     except OSError as error:

@@ -74,9 +74,10 @@ def _walk(move: Move) -> Report:
     with move.interrupts, move.closing:
         move.closing.callback(move.hands.close)
         move.wire = move.call()
-        _preflight(move)
-        if move.together is not None:
-            move.together.looked(_needs(move))
+        with move.wire.beating():
+            _preflight(move)
+            if move.together is not None:
+                move.together.looked(_needs(move))
         if move.options.dry_run:
             return _foresee(move)
         begun = False

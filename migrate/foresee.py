@@ -17,9 +17,10 @@ def foresee(state: ContainerState, spec: Mapping[str, Any]) -> dict[str, Any]:
     inside = [state.pid, *proc.descendants(state.pid)]
     own = layout.own_paths(files.read(f"/proc/{state.pid}/cgroup"))
     found, _ = external.decide(mounts, mountinfo.read(), spec, own)
+    given = state.descriptors or descriptors.streams(state.pid)
     return {
-        "streams": state.descriptors or descriptors.streams(state.pid),
-        "files": [file.to_json() for file in descriptors.host_files(inside, known, state.pid)],
+        "streams": given,
+        "files": [file.to_json() for file in descriptors.host_files(inside, known, given)],
         "mounts": [mount.to_json() for mount in found],
         "root_slave": any(mount.slave for mount in mounts if mount.target == "/"),
     }

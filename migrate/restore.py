@@ -18,7 +18,7 @@ from ocimig.criu_images.errors import CriuDied, CriuFailed
 from ocimig.criu_images.image import CheckpointImage, Manifest
 from ocimig.errors import OcimigError
 from ocimig.files import Fd
-from ocimig.migrate import descriptors, failpoints, journal, restore_request, restore_room, stage
+from ocimig.migrate import failpoints, journal, restore_request, restore_room, stage
 from ocimig.migrate.errors import RestoreFailed
 from ocimig.migrate.external import External
 from ocimig.migrate.restore_network import RestoredNetwork
@@ -309,7 +309,7 @@ class Restoration:
         self.pid = notice.pid
         self.state.adopt(notice.pid)
         self.state.created = now()
-        self.state.descriptors = descriptors.streams(notice.pid)
+        self.state.descriptors = self.held.streams(notice.pid)
         self.store.save(self.state, sync=False)
         if self.wanted.pid_file:
             files.write_atomic(self.wanted.pid_file, str(notice.pid).encode(), 0o644, sync=False)

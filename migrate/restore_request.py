@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 LOG = "restore.log"
 _WARNINGS = 2  # and errors, which are all that criulog looks at
 _EITHER = ("tcp_established", "ext_unix_sk", "shell_job", "file_locks", "tcp_close")
+_OTHERS = ("pipe:[", "socket:[")  # streams with another end
 _SHARED = {stat.S_IFREG, stat.S_IFIFO}
 _PASSED_ON = ("auto_dedup", "lazy_pages", "lsm_profile", "lsm_mount_context")
 
@@ -80,15 +81,30 @@ class Held:
     keys: list[str] = field(default_factory=list)
     fds: list[int] = field(default_factory=list)
     owned: list[int] = field(default_factory=list)
+    given: dict[int, int] = field(
+        default_factory=dict
+    )  # standard stream -> what it leads to from now on
 
     def add(self, key: str, fd: int, *, ours: bool) -> None:
         """Hand over one more; with `ours` it is closed by `close`."""
-        if key in self.keys:
-            return
-        self.keys.append(key)
-        self.fds.append(fd)
         if ours:
             self.owned.append(fd)
+        if key not in self.keys:
+            self.keys.append(key)
+            self.fds.append(fd)
+
+    def streams(self, pid: int) -> list[str]:
+        """What its standard streams lead to, as runc writes it to descriptors.json.
+
+        Not simply what they are now: it may be about to give a command's output a pipe of its own.
+        """
+        found = descriptors.streams(pid)
+        for number, name in enumerate(found):
+            if number in self.given:
+                found[number] = os.readlink(f"/proc/self/fd/{self.given[number]}")
+            elif name.startswith(_OTHERS):
+                found[number] = ""
+        return found
 
     def close(self) -> None:
         """Close what is ours; CRIU has its own copies."""
@@ -175,8 +191,9 @@ def collect(
     if path := spaces(spec).get("pid"):
         held.add(NAMESPACE_KEYS["pid"], open_namespace(path), ours=True)
     for number, name in enumerate(facts.get("streams", [])[:3]):
-        if name.startswith(("pipe:[", "socket:[")):
+        if name.startswith(_OTHERS):
             held.add(name, wanted.stdio[number], ours=False)
+            held.given[number] = wanted.stdio[number]
     for value in facts.get("files", []):
         file = descriptors.HostFile.from_json(value)
         if wanted.own_streams and file.streams and stat.S_IFMT(file.mode) in _SHARED:
@@ -184,11 +201,12 @@ def collect(
         else:
             fd = descriptors.open_again(file, wanted.stdio)
         held.add(file.handed(), fd, ours=True)
+        held.given.update(dict.fromkeys(file.streams, fd))
 
 
 def keys(facts: Mapping[str, Any]) -> set[str]:
     """What `collect` has to find for these facts."""
-    streams = {name for name in facts.get("streams", []) if name.startswith(("pipe:[", "socket:["))}
+    streams = {name for name in facts.get("streams", []) if name.startswith(_OTHERS)}
     files = [descriptors.HostFile.from_json(value) for value in facts.get("files", [])]
     return streams | {file.handed() for file in files}
 

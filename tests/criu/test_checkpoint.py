@@ -250,6 +250,27 @@ def test_a_pipe_as_output_is_taken_from_the_restorer(box: Box) -> None:
     again.stdout.close()
 
 
+def test_an_output_that_is_put_aside_for_a_moment_is_still_its_output(box: Box) -> None:
+    """A shell keeps it at descriptor 10 while another file has its place, and gives it back later."""
+    aside = "mkfifo /word; exec 3<>/word; { read word <&3; } >/taken; echo $word and after"
+    box.bundle.argv("/bin/sh", "-c", f"{aside}; sleep 100")
+    box.ocimig("run", "-d", "-b", box.bundle.path, box.id)
+    inside = Path(f"/proc/{box.ocimig.pid(box.id)}/fd")
+    until(lambda: os.readlink(inside / "1") == "/taken", "a redirection")
+    assert os.readlink(inside / "10").endswith(" (deleted)")
+    box.checkpoint()
+    box.restore()
+    box.checkpoint()
+    command = ("restore", "-d", "-b", box.bundle.path, "--image-path", box.image, box.id)
+    again = box.ocimig.popen(*command, stdout=subprocess.PIPE)
+    assert again.wait(timeout=20) == 0
+    (box.bundle.rootfs / "word").write_text("before\n")
+    assert again.stdout is not None
+    assert again.stdout.readline() == b"before and after\n"
+    box.ocimig.kill(box.id)
+    again.stdout.close()
+
+
 def test_freezing_is_short(box: Box) -> None:
     """No program is started inside the freeze: 8 MiB of memory stop for less than half a second."""
     box.run("count", "8")
