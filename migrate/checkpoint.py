@@ -288,18 +288,17 @@ class _Checkpoint:
             for mount in self.undecided:
                 content = tmpfs.listing(root, mount)
                 if content is not None:
-                    words = tmpfs.options(mount)
                     small.append(
-                        external.External(f"m{mount.id}", "tmpfs", mount.target, options=words,
-                                          attributes=external.attributes(mount), content=content)
+                        external.External(f"m{mount.id}", "tmpfs", mount.target,
+                                          options=tmpfs.options(mount), content=content,
+                                          attributes=external.attributes(mount))
                     )  # fmt: skip
         inside = [pid, *proc.descendants(pid)]
         # Those it was given: what it has now may be a pipe of its own, which must stay its own.
-        given = self.state.descriptors or descriptors.streams(pid)
-        held = descriptors.host_files(inside, self.mount_ids, given)
+        self.manifest.facts["streams"] = self.state.descriptors or descriptors.streams(pid)
+        held = descriptors.host_files(inside, self.mount_ids, self.manifest.facts["streams"])
         self.manifest.facts["mounts"] += [mount.to_json() for mount in small]
         self.manifest.facts["files"] = [file.to_json() for file in held]
-        self.manifest.facts["streams"] = given
         self.pids = inside
         self.times["looked"] = time.monotonic()
         if self.withholding is not None:

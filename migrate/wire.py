@@ -377,9 +377,8 @@ class Wire:
         self.expect(PONG, timeout=timeout)
         return time.monotonic() - before
 
-    def beating(self, every: float | None = None) -> Beat:
+    def beating(self, every: float = failpoints.patience(20.0) / 4) -> Beat:
         """A `with` block in which the far side hears `alive` while this one is busy."""
-        every = failpoints.patience(20.0) / 4 if every is None else every
         return Beat(lambda: self.send(ALIVE, timeout=every), every)
 
     def close(self) -> None:

@@ -175,6 +175,7 @@ def _file_system(
         else:
             found.append(mounts.plan_mount(mount, facts.bundle, default))
     if own_mounts and mounts.makes_dev(spec):
+        found.append(steps.sync(sync.LIMITS, "the limits of the cgroup"))
         found += mounts.plan_devices(spec, mapped)
     found.append(steps.sync(sync.HOOKS, "network and hooks of the runtime"))
     hooks = spec.get("hooks") or {}

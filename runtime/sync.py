@@ -36,8 +36,9 @@ SYNC, PID, FD, ERROR, WARNING = 1, 2, 3, 4, 5
 MAPS = 1  # the user namespace exists: write its id maps
 HOOKS = 2  # the namespaces exist and the root is made: network, prestart and createRuntime hooks
 READY = 3  # all is done but to wait for the start, or to execute
-BY_THE_CHILD = (HOOKS, READY)
 OFFSETS = 4  # the time namespace exists and nobody is in it yet: set its clocks
+LIMITS = 5  # devices are made next: cgroup v1 denies all of them before it allows some
+BY_THE_CHILD = (HOOKS, READY, LIMITS)
 
 # codes of FD: what comes
 CONSOLE = 1

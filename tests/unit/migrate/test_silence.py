@@ -1,12 +1,13 @@
 """How long the two sides of a migration wait for a word before anything is reserved."""
 
 import time
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ocimig.migrate import agent, engine, failpoints, journal
+from ocimig.migrate import agent, engine, journal
 from ocimig.migrate.wire import Wire
 from ocimig_testkit.migration import OPTIONS, TARGET, FakeSource, Link, World
 
@@ -37,7 +38,7 @@ def test_looking_at_itself_may_take_the_source_longer_than_that(
 ) -> None:
     """It beats meanwhile: a container of a million files is no reason to hang up."""
     monkeypatch.setattr(agent, "QUIET", 0.5)
-    monkeypatch.setattr(failpoints, "patience", lambda seconds: seconds / 50)
+    monkeypatch.setattr(Wire, "beating", partialmethod(Wire.beating, 0.1))
     look = FakeSource.container
 
     def slowly(hands: FakeSource, *arguments: Any) -> dict[str, Any]:

@@ -28,7 +28,7 @@ def test_the_order_is_namespaces_files_root_user_program() -> None:
     words = planned()
     order = [
         position(words, start)
-        for start in ("make new", "fork", "take /bundle/rootfs", "mount proc", "make device",
+        for start in ("make new", "fork", "take /bundle/rootfs", "mount proc", "the limits of the cgroup", "make device",
                       "network and hooks", "mask", "pivot_root", "become 0:0", "look up sh", "ready",
                       "wait for", "execute")
     ]  # fmt: skip
