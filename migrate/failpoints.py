@@ -17,6 +17,7 @@
 `member<N>.<place>` is that place in the Nth of several that move together only.
 `store:<ROOM>-<ACT>-<N>:before` is the Nth time in this process that a store is about to do that in one of
 its rooms: WRITE, SYNC, MKDIR, RENAME, SYNC-DIRECTORY, UNLINK (STORE is the room of STORE itself).
+`destination:unlocking` and `destination:unlocked` are around the moment its network opens.
 `backup:frozen` is when all but what was put aside is saved, with the container still frozen.
 Records are upper case, kinds of frames lower case. Each place acts once in a process. The matrix of
 the tests is what `every` came by, held against the tables of phases.py.

@@ -9,7 +9,7 @@ Whatever fails before the container runs: no process, cgroup, mount or record of
 import os
 import time
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Any
 
 from ocimig import files, log
@@ -324,6 +324,7 @@ class Restoration:
         failpoints.here("destination", "unlocking")
         if self.network is not None:
             self.network.release()
+        failpoints.here("destination", "unlocked")
 
     # -- the end ------------------------------------------------------------------------------------------
 
@@ -390,11 +391,7 @@ class Restoration:
 
 def _reap(pid: int) -> None:
     """Our child, not yet waited for: the number cannot be another's."""
-    if pid:
-        try:
-            if os.waitpid(pid, os.WNOHANG)[0]:
-                return
+    with suppress(ChildProcessError, ProcessLookupError):
+        if pid and not os.waitpid(pid, os.WNOHANG)[0]:
             os.kill(pid, 9)
             os.waitpid(pid, 0)
-        except (ChildProcessError, ProcessLookupError):
-            pass

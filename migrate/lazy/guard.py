@@ -80,6 +80,7 @@ class Guard:
         self._later: dict[int, Pieces] = {}
         self._failure = ""
         self._restored = False
+        self._filled = False
         self._ahead = True  # of the faults, when it is restored
         self._told = ""  # what the handler was told to do then
         self._mark = -1
@@ -205,6 +206,8 @@ class Guard:
                 fds = [task.uffd] if task.uffd >= 0 else []
                 self._tell({"do": "task", "serial": serial, "pid": task.pid}, fds)
             self._tell({"do": "resume"})
+            if self._criu is not None:
+                self._tell({"do": "criu"}, [self._criu.fileno()])
             if self._mark >= 0:
                 self._tell({"do": "mark"}, [self._mark])
             if self._told:
@@ -243,6 +246,8 @@ class Guard:
             self._criu, _ = listener.accept()
             listener.close()
             self._listener = None
+            with self._lock:
+                self._tell({"do": "criu"}, [self._criu.fileno()])
         elif begin:
             with self._lock:
                 self._told = wanted
@@ -267,7 +272,7 @@ class Guard:
         if len(word) < _PID.size or _PID.unpack(word)[0] == _FINISHED:
             self._criu.close()
             self._criu = None
-            self._over = self.outcome.ended.is_set()
+            self._finish()
             return
         (pid,) = _PID.unpack(word)
         if pid < 0:
@@ -305,11 +310,17 @@ class Guard:
             self.outcome.bytes += int(document["bytes"])
             self.outcome.faults += int(document["faults"])
             self.outcome.forks += int(document["forks"])
-            self._end()
-            # CRIU has a word to say when it is done, and takes a closed connection for a failure.
-            self._over = self._criu is None
+            self._filled = True
+            self._finish()
         else:
             log.warning(f"page handler: {document['reason']}")
+
+    def _finish(self) -> None:
+        """All is there, and CRIU has had its last word. Until then two hold its connection, for one of us
+        may be killed: CRIU takes a closed one for a failure."""
+        if self._filled and self._criu is None:
+            self._end()
+            self._over = True
 
     def _died(self) -> None:
         assert self._channel is not None

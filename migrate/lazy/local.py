@@ -1,6 +1,8 @@
 """A restore of images that are all here, whose memory comes while the container runs already."""
 
+import errno
 import os
+import socket
 from collections.abc import Callable
 from contextlib import ExitStack
 
@@ -11,8 +13,16 @@ from ocimig.migrate.lazy.handler import SOCKET, PageHandler, Source
 
 
 def served_by_another(work_path: str) -> bool:
-    """Whether somebody listens for CRIU in its work directory already: `criu lazy-pages` (as runc has it)."""
-    return os.path.exists(os.path.join(work_path, SOCKET))
+    """Whether somebody listens for CRIU in its work directory already: `criu lazy-pages` (as runc has it).
+
+    Asked with a socket of another type, which no listener ever sees: the kernel says that it is of the wrong
+    type for one that lives, and refuses one whose owner was killed.
+    """
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as end,
+        Fd(os.open(work_path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as fd,
+    ):
+        return end.connect_ex(f"/proc/self/fd/{fd}/{SOCKET}") == errno.EPROTOTYPE
 
 
 def serve(image_path: str, work_path: str, lost: Callable[[str], None]) -> PageHandler:

@@ -1,4 +1,4 @@
-"""The page handler itself: a process that puts memory where CRIU left it out. Never speaks to CRIU.
+"""The page handler itself: a process that puts memory where CRIU left it out. Hears nothing from CRIU.
 
     guard                                   handler
     space {pid, files…} file… table…       →            where the pages of one address space lie
@@ -7,6 +7,7 @@
     arrived {pid} table                    →            these places of its file are there now
     hot {pid} table                        →            hot pages of a space, most urgent first
     mark {} lock                           →            held open until the end (mark.py)
+    criu {} socket                         →            CRIU's connection, held open until CRIU closes it
     fill {}                                →            everything is restored: fill ahead of the faults
     touch {}                               →            the same, but only what is touched, and what is near it
     resume {}                              →            after a restart: replay the record of events
@@ -66,6 +67,7 @@ class Server:
         self._short = False
         self._many = _MANY
         self._mark: list[int] = []  # held open until the end
+        self._criu: list[int] = []
         self._epoll = select.epoll()
         self._epoll.register(channel, select.EPOLLIN)
         self._turns: deque[int] = deque()
@@ -88,6 +90,14 @@ class Server:
                 self._end_whole()
         self._say({"did": "filled", "bytes": self.copied, "faults": self.faults,
                    "forks": self.forks})  # fmt: skip
+        self._see_off()
+
+    def _see_off(self) -> None:
+        """Stay until CRIU has done its work: without a guard its connection has no other holder, and CRIU
+        kills what it restored when its last word finds nobody."""
+        for fd in self._criu:
+            while os.read(fd, 64):
+                pass
 
     def _patience(self) -> float | None:
         """Seconds to wait for an event; None for ever."""
@@ -128,6 +138,8 @@ class Server:
             self._begin(fill=False)
         elif do == "mark":
             self._mark = fds
+        elif do == "criu":
+            self._criu = fds
 
     def _add_space(self, document: dict[str, Any], fds: list[int]) -> None:
         count = len(document["files"])

@@ -129,6 +129,33 @@ def test_whoever_restored_it_may_be_killed_while_memory_is_still_coming(box: Box
     box.unbroken()
 
 
+def test_whoever_restores_it_may_be_killed_when_its_network_is_open(box: Box) -> None:
+    """CRIU has a last word for the page handler, and kills what it restored when nobody is there to hear it."""
+    box.run("count", "8")
+    box.checkpoint()
+    stopped_at = box.lines()[-1][0]
+    with box.output.open("ab") as output:
+        command = box.ocimig.command("restore", "-d", "--lazy-pages", "-b", box.bundle.path,
+                                     "--image-path", box.image, box.id)  # fmt: skip
+        env = {**os.environ, "OCIMIG_FAILPOINT": "destination:unlocked"}
+        killed = subprocess.run(command, stdout=output, stderr=output, env=env, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert mark.wait(str(box.ocimig.root / box.id), 30)
+    until(lambda: box.lines()[-1][0] > stopped_at + 2, "the container to go on")
+    box.unbroken()
+
+
+def test_a_server_of_pages_that_was_killed_is_not_waited_for(box: Box) -> None:
+    """Its socket is still there in CRIU's work directory; nobody listens."""
+    box.run("count", "8")
+    box.checkpoint()
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(box.image / "lazy-pages.socket"))
+        left.listen()
+    box.restore("--lazy-pages")
+    box.goes_on()
+
+
 @pytest.mark.parametrize("ending", [("kill", "KILL"), ("delete", "--force")])
 def test_a_container_can_be_ended_while_its_memory_is_still_coming(
     box: Box, ending: tuple[str, str]

@@ -137,7 +137,6 @@ def test_everything_comes_ahead_of_the_faults_and_the_file_is_given_back(
 ) -> None:
     """After `filled` nobody is needed any more: the descriptors are closed, the memory is the target's."""
     target = late((100, 200))
-    assert target.ask("finished") == "done"
     target.handler.fill()
     assert target.handler.filled(20)
     assert os.fstat(target.memory).st_blocks * 512 < PAGES * PAGE // 100

@@ -6,7 +6,6 @@ fork A B     the same, of a child's memory
 drop A B     madvise(MADV_DONTNEED)
 unmap A B    munmap(2)
 move A B     mremap(2) to another place; "sum-moved" tells the SHA-256 there
-finished     CRIU's last word to the page handler
 """
 
 import ctypes
@@ -65,11 +64,13 @@ class Target:
         uffd.api(fd, FEATURES)
         mode = uffd.UFFDIO_REGISTER_MODE_MISSING
         uffd.register(fd, self.start, self.start + pages * PAGE, mode)
-        self.link = socket.socket(socket.AF_UNIX)
-        self.link.connect(os.path.join(directory, "lazy-pages.socket"))
-        self.link.send(struct.pack("=i", PID))
-        socket.send_fds(self.link, [b"\0"], [fd])
+        link = socket.socket(socket.AF_UNIX)
+        link.connect(os.path.join(directory, "lazy-pages.socket"))
+        link.send(struct.pack("=i", PID))
+        socket.send_fds(link, [b"\0"], [fd])
         os.close(fd)
+        with link:  # and CRIU's last word
+            link.send(struct.pack("=I", 0x52535446))
 
     def sum(self, first: int, last: int, start: int = 0) -> str:
         """SHA-256 of some pages."""
@@ -85,9 +86,6 @@ class Target:
             return self.sum(0, self.moved_pages, self.moved)
         if word == "fork":
             return self._fork(*numbers)
-        if word == "finished":
-            self.link.send(struct.pack("=I", 0x52535446))
-            return "done"
         first, last = numbers
         start, size = self.start + first * PAGE, (last - first) * PAGE
         if word == "drop":
