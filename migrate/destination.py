@@ -263,13 +263,17 @@ class RealDestination:
 
     def adopt(self, store: Store, entry: Journal) -> None:
         """See Destination."""
+        from ocimig.migrate import recover_lock
         from ocimig.runtime import cgroups
+        from ocimig.runtime import state as status_of
 
         id = str(entry.facts["id"])
         state = load(store, id)
         if state is not None and _came_with(state, entry):
             group = cgroups.from_facts(state.cgroups)
             restore_room.take_back(group, restore_room.exact, store.config(id), id)
+            if status_of.alive(state):
+                recover_lock.recover(store, state)
         unpin(entry)
 
     def discard(self, store: Store, entry: Journal) -> None:

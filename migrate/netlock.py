@@ -29,11 +29,11 @@ class NetworkLock:
         self.namespace = namespace
         self.held = False
 
-    def announce(self, facts: dict[str, Any]) -> None:
-        """Write down that the lock will be taken: before the freeze, since it waits for the disk."""
+    def announce(self, facts: dict[str, Any], *, sync: bool = True) -> None:
+        """Write down that the lock will be taken: before the freeze, where it waits for the disk (`sync`)."""
         info = os.fstat(self.namespace)
         document = {**facts, "device": info.st_dev, "inode": info.st_ino}
-        files.write_atomic(self.journal, jsonio.dumps(document).encode())
+        files.write_atomic(self.journal, jsonio.dumps(document).encode(), sync=sync)
 
     def take(self) -> None:
         """Drop every packet from now on."""

@@ -1,4 +1,4 @@
-"""Undo what a checkpoint left behind that was killed: thaw, unlock, take sockets out of repair mode."""
+"""Undo what a checkpoint or a restore left behind that was killed: thaw, unlock, take sockets out of repair mode."""
 
 import os
 
@@ -30,7 +30,7 @@ def recover(store: Store, state: ContainerState) -> list[str]:
             done += _thaw(state, paused=bool(journal.get("paused")))
     netlock.forget(os.path.join(directory, netlock.JOURNAL))
     for words in done:
-        log.warning(f"container {state.id}: {words} after a checkpoint that did not end")
+        log.warning(f"container {state.id}: {words} after a checkpoint or restore that did not end")
     return done
 
 

@@ -66,6 +66,7 @@ class RestoredNetwork:
         """No packet in or out while sockets come back: a peer's would be answered with a reset."""
         if self.namespace >= 0:
             self._lock = netlock.NetworkLock(self.state_directory, self.namespace)
+            self._lock.announce({}, sync=False)  # what a host forgets when it ends has ended too
             self._lock.take()
 
     def release(self) -> None:

@@ -129,20 +129,26 @@ def test_whoever_restored_it_may_be_killed_while_memory_is_still_coming(box: Box
     box.unbroken()
 
 
-def test_whoever_restores_it_may_be_killed_when_its_network_is_open(box: Box) -> None:
+@pytest.mark.parametrize("place", ["unlocking", "unlocked"])
+def test_whoever_restores_it_may_be_killed_around_the_opening_of_its_network(
+    box: Box, place: str
+) -> None:
     """CRIU has a last word for the page handler, and kills what it restored when nobody is there to hear it."""
     box.run("count", "8")
     box.checkpoint()
     stopped_at = box.lines()[-1][0]
     with box.output.open("ab") as output:
-        command = box.ocimig.command("restore", "-d", "--lazy-pages", "-b", box.bundle.path,
+        command = box.ocimig.command("restore", "-d", "--lazy-pages", "--tcp-established", "-b", box.bundle.path,
                                      "--image-path", box.image, box.id)  # fmt: skip
-        env = {**os.environ, "OCIMIG_FAILPOINT": "destination:unlocked"}
+        env = {**os.environ, "OCIMIG_FAILPOINT": f"destination:{place}"}
         killed = subprocess.run(command, stdout=output, stderr=output, env=env, check=False)
     assert killed.returncode == -signal.SIGKILL
     assert mark.wait(str(box.ocimig.root / box.id), 30)
     until(lambda: box.lines()[-1][0] > stopped_at + 2, "the container to go on")
     box.unbroken()
+    assert box.locked()
+    assert "unlocked its network" in box.ocimig("recover").out
+    assert not box.locked()
 
 
 def test_a_server_of_pages_that_was_killed_is_not_waited_for(box: Box) -> None:
