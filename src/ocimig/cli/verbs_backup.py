@@ -1,7 +1,7 @@
 """The verbs of `ocimig backup`: snapshots of running containers in a store. Data only."""
 
 from ocimig.cli.verbs import ANY, FLAG, MANY, MAYBE, NUMBER, TEXT, Option, Verb
-from ocimig.cli.verbs_archive import EXPORT
+from ocimig.cli.verbs_archive import WRITTEN
 
 _OPEN = (
     Option("--passphrase-file", "the file whose content is the passphrase of the store", TEXT, "FILE",
@@ -112,7 +112,7 @@ BACKUP = (
         "write a snapshot into one file, as checkpoint --export does",
         arguments="STORE SNAPSHOT FILE", minimum=3, maximum=3, contract=False,
         options=(
-            _LATEST_OF, *EXPORT[1:], *_OPEN,
+            _LATEST_OF, *WRITTEN, *_OPEN,
         ),
         description=(
             "All of its memory and its root file system are in the file: restore --import brings it back "
