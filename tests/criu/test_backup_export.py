@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from ocimig.migrate.failpoints import VARIABLE as FAILPOINT
 from ocimig_testkit.backup_shelf import Shelf
 from ocimig_testkit.box import Box
 
 pytestmark = [pytest.mark.root, pytest.mark.criu]
+# The test's bundle has no seccomp filter, and its output is a plain file of the host.
+GRANTS = ("--allow", "unconfined", "--allow", "files")
 
 
 def test_a_snapshot_comes_back_from_a_file(box: Box, shelf: Shelf, tmp_path: Path) -> None:
@@ -28,9 +31,46 @@ def test_a_snapshot_comes_back_from_a_file(box: Box, shelf: Shelf, tmp_path: Pat
     shelf.lose()
     shutil.rmtree(shelf.path)
     count = len(box.lines())
-    grants = ("--allow", "unconfined", "--allow", "files")
-    box.ocimig("restore", "-d", "--import", archive, "-b", bundle, *grants, box.id)
+    box.ocimig("restore", "-d", "--import", archive, "-b", bundle, *GRANTS, box.id)
     box.goes_on()
     assert len({checksum for _, checksum in box.lines()}) == 1
     assert len(box.lines()) > count
     assert (bundle / "rootfs/kept").read_text() == "before"
+
+
+def test_a_snapshot_goes_in_a_file_to_another_store(box: Box, shelf: Shelf, tmp_path: Path) -> None:
+    """Of the file one more snapshot is made, like any other, or none at all: its memory is in the store page
+    by page, it is proven by a restore, and it comes back with every process and what they share."""
+    archive, bundle = tmp_path / "web.tar.zst", tmp_path / "new"
+    (tmp_path / "other").mkdir()
+    other = Shelf(box, tmp_path / "other")
+    box.run("share", "8")
+    (box.bundle.rootfs / "kept").write_text("before")
+    taken = shelf.take()
+    (box.bundle.rootfs / "kept").write_text("after")
+    box.ocimig("backup", "export", str(shelf.path), taken["id"], str(archive), *shelf.options())
+    words = ["import", str(archive), "-b", str(bundle), *GRANTS]
+    killed = {FAILPOINT: "store:SNAPSHOTS-RENAME-1:before"}
+    box.ocimig("backup", words[0], other.path, *words[1:], *other.options(), env=killed, code=-9)
+    assert other("list") == []
+    made = other(*words)
+    assert made["container"] == box.id
+    assert made["memory_bytes"] >= taken["memory_bytes"]
+    assert not bundle.exists()
+    again = other(*words)
+    # the packs of the one that was killed are used again
+    assert max(made["stored_bytes"], again["stored_bytes"]) < 8 << 10
+    assert {line["same"] > 0 and line["changed"] == 0 for line in
+            other("diff", made["id"], again["id"])["memory"]} == {True}  # fmt: skip
+    other("prune")
+    proven = other("verify", "--read-data", "--restore", made["id"])
+    assert proven["problems"] == []
+    assert other.left() == []
+    shelf.lose()
+    shutil.rmtree(shelf.path)
+    archive.unlink()
+    other.bring_back(made["id"])
+    box.goes_on()
+    assert len({checksum for _, checksum in box.lines()}) == 1
+    assert (bundle / "rootfs/kept").read_text() == "before"
+    assert other.left() == []
