@@ -116,8 +116,10 @@ BACKUP = (
         ),
         description=(
             "All of its memory and its root file system are in the file: restore --import brings it back "
-            "without the store, and podman and checkpointctl read it. While it is made, as much room "
-            "again is needed beside it, and for one process after the other its memory."
+            "without the store. podman restores it over the image that --image-name names, with ocimig as "
+            "its runtime; checkpointctl shows it, but for the statistics of a dump, which are not in it. "
+            "While it is made, as much room again is needed beside it, and for one process after the "
+            "other its memory."
         ),
         examples=(("For another engine", "backup export /srv/backups latest /var/tmp/web.tar.zst"),),
     ),
