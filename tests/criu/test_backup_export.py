@@ -143,3 +143,34 @@ def test_podman_takes_a_snapshot_of_ours(
 
     until(lambda: int(inside("/count") or 0) > before, "it to count on")
     assert inside("/kept") == "before"
+
+
+@pytest.mark.podman
+@pytest.mark.runc
+@pytest.mark.parametrize("podman", ["runc"], indirect=True)
+def test_a_checkpoint_of_podman_becomes_a_snapshot(
+    box: Box, shelf: Shelf, podman: Podman, tmp_path: Path
+) -> None:
+    """Over a base that stays as it is; it is restored where the restore says, with files of ours in the place
+    of those that podman had bound into it, and counts on."""
+    rootfs, archive, bundle = tmp_path / "rootfs", tmp_path / "podman.tar", tmp_path / "other"
+    subprocess.run(["cp", "-a", str(box.bundle.rootfs), str(rootfs)], check=True)
+    limits = ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024")
+    named = ("--name", podman.name, "--network", "none", "--rootfs", rootfs)
+    podman("run", "-d", *limits, *named, "/bin/sh", "-c", COUNT)
+    until(lambda: (rootfs / "count").exists(), "the container of podman to count")
+    podman("container", "checkpoint", "--export", archive, podman.name)
+    podman.close()
+    before = int((rootfs / "count").read_text())
+    words = ["import", str(archive), "-b", str(tmp_path / "new"), "--as", box.id, *GRANTS]
+    made = shelf(*words, "--base", str(rootfs))
+    assert made["memory_bytes"] > 0
+    assert shelf("verify", "--restore", made["id"])["problems"] == []
+    assert int((rootfs / "count").read_text()) == before
+    shelf.bring_back(made["id"], "-b", str(bundle))
+    until(lambda: int((bundle / "rootfs/count").read_text() or 0) > before, "it to count on")
+    mounted = box.ocimig.exec(box.id, "/bin/cat", "/proc/self/mountinfo").out
+    assert "/tmp/ocimig-podman" not in mounted
+    assert f"{bundle}/engine/etc-hosts /etc/hosts" in mounted
+    assert "localhost" in box.ocimig.exec(box.id, "/bin/cat", "/etc/hosts").out
+    assert not (tmp_path / "new").exists()
