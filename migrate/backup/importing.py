@@ -8,6 +8,7 @@ from there is stored instead: memory by page, files, CRIU's images, and last of 
 the store is as it was but for packs that a later one may use.
 """
 
+import errno
 import os
 import subprocess
 import time
@@ -22,6 +23,7 @@ from ocimig.criu_images.emptying import Emptying
 from ocimig.criu_images.errors import BadImage
 from ocimig.criu_images.image import CONFIG, CheckpointImage, Manifest
 from ocimig.criu_images.opened import ImageDirectory
+from ocimig.errors import NoSpace
 from ocimig.files import Fd
 from ocimig.migrate import facts
 from ocimig.migrate.archive import content, engine_files
@@ -30,6 +32,7 @@ from ocimig.migrate.archive.importing import ROOTFS, ImportPlan, Prepared, requi
 from ocimig.migrate.backup.files import Capture
 from ocimig.migrate.backup.memory import Keeper
 from ocimig.migrate.backup.room import room
+from ocimig.migrate.image_place import full
 from ocimig.migrate.memory import spaces
 from ocimig.migrate.memory.runs import PAGE, Run, merge, total
 from ocimig.migrate.restore_request import mapped
@@ -78,6 +81,8 @@ def import_from(repository: Store, fd: int, plan: ImportPlan, wanted: Wanted) ->
                 snapshot = work.store(writer)
         except BadImage as error:
             raise _of_the_archive(plan, error) from None
+        except OSError as error:
+            raise full(error, repository.cache) or error from None
         repository.add(snapshot)
     return snapshot
 
@@ -138,27 +143,18 @@ class _Import:
 
     def _copy_base(self, target: str) -> None:
         """It is changed afterwards, and what was named must stay as it is. Raises CannotUnpack."""
-        argv = [
-            "cp",
-            "-a",
-            "-x",
-            "--reflink=auto",
-            "-T",
-            "--",
-            os.path.abspath(self.wanted.base),
-            target,
-        ]
+        base = os.path.realpath(self.wanted.base)  # of a link the link would be copied
+        argv = ["cp", "-a", "-x", "--reflink=auto", "-T", "--", base, target]
         ended = subprocess.run(
             argv, stdin=subprocess.DEVNULL, capture_output=True, check=False, text=True,
             errors="replace", env={**os.environ, "LC_ALL": "C"},
         )  # fmt: skip
+        if os.strerror(errno.ENOSPC) in ended.stderr:
+            raise NoSpace(path=self.repository.cache)
         if ended.returncode or not os.path.isdir(target):
-            reason = (
-                ended.stderr.strip().rpartition("\n")[2] or f"{self.wanted.base} is no directory"
-            )
-            raise _not_made(
-                self.plan, reason, "nothing was stored; name what it was made from: --base DIR"
-            )
+            reason = ended.stderr.strip().rpartition("\n")[2] or f"{base} is no directory"
+            remedy = "nothing was stored; name what it was made from: --base DIR"
+            raise _not_made(self.plan, reason, remedy)
 
     def _movable(self, source: str) -> str:
         """What was made in the bundle is named as it is from there: a bundle is put where it is wanted."""

@@ -1,8 +1,10 @@
 """An archive as a snapshot: all of it, in a store, or nothing."""
 
+import errno
 import io
 import json
 import os
+import subprocess
 import tarfile
 import tempfile
 import time
@@ -13,8 +15,9 @@ from typing import Any
 import pytest
 
 from ocimig.criu_images import binary, mounts, screening
+from ocimig.criu_images.emptying import Emptying
 from ocimig.criu_images.mounts import LeftMount
-from ocimig.errors import OcimigError
+from ocimig.errors import NoSpace, OcimigError
 from ocimig.files import Fd
 from ocimig.migrate.archive import carry
 from ocimig.migrate.archive.content import Signers
@@ -170,7 +173,8 @@ def test_the_same_archive_again_adds_next_to_nothing(
 def test_what_podman_made_comes_in_over_its_base(store: Store, podman: Pack, base: Path) -> None:
     """The base is read and stays as it is, with all that belongs to it; what CRIU saved of shared memory is
     in the store, too."""
-    made = take_in(store, podman(), base=str(base))
+    (base.parent / "current").symlink_to(base)  # as people name the one that is in use
+    made = take_in(store, podman(), base=str(base.parent / "current"))
     found = names_of(store, made)
     assert {path for path in found if path.startswith("rootfs/etc/")} == {
         "rootfs/etc/kept", "rootfs/etc/null", "rootfs/etc/new"
@@ -228,6 +232,26 @@ def test_a_base_that_is_none_is_refused(store: Store, podman: Pack, base: Path, 
     with pytest.raises(OcimigError, match="cannot unpack"):
         take_in(store, podman(), base=str(base / wrong))
     assert untouched(store)
+
+
+@pytest.mark.parametrize("where", ["cp", "emptying"])
+def test_a_full_disk_is_named(
+    store: Store, podman: Pack, base: Path, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cache, where it is unpacked; while the base is copied, and while pages are taken out."""
+    full = os.strerror(errno.ENOSPC)
+    if where == "cp":
+        done = subprocess.CompletedProcess([], 1, stderr=f"cp: error writing 'x': {full}\n")
+        monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
+    else:
+        monkeypatch.setattr(Emptying, "process", lambda *_: _full())
+    with pytest.raises(NoSpace, match=store.cache):
+        take_in(store, podman(), base=str(base))
+    assert untouched(store)
+
+
+def _full() -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_what_was_not_granted_is_refused(store: Store, podman: Pack, base: Path) -> None:
