@@ -20,9 +20,8 @@ _SHARED = 4096  # mappings of shared objects whose pages are looked for, each an
 _PATHS = 4096  # of mapped files that are remembered
 # MAP_PRIVATE and MAP_ANONYMOUS, without MAP_LOCKED and MAP_HUGETLB
 _LAZY = 0x02 | 0x20 | 0x2000 | 0x40000, 0x02 | 0x20
-_PLACES = (
-    1 << 0 | 1 << 1 | 1 << 5
-)  # VMA_AREA_REGULAR, _STACK and _HEAP, which say nothing of the kind
+# VMA_AREA_REGULAR, _STACK and _HEAP, which say nothing of the kind
+_PLACES = 1 << 0 | 1 << 1 | 1 << 5
 
 
 @dataclass(frozen=True, slots=True)

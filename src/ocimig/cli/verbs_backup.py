@@ -137,8 +137,8 @@ BACKUP = (
             _FORMAT, *_OPEN,
         ),
         description=(
-            "FILE is what backup export, checkpoint --export, podman or CRI-O made. It is judged as "
-            "restore --import judges it, once: what is granted here, backup restore does not ask for again. "
+            "FILE is what backup export, checkpoint --export, podman or CRI-O made, or an OCI image of it. It "
+            "is judged as restore --import judges it, once: what is granted here, backup restore does not ask for again. "
             "It is unpacked below --cache, which needs room for all of it. Nothing is written to the "
             "directory of --bundle before a restore."
         ),
