@@ -18,6 +18,10 @@ from ocimig.criu_images.tree import MM_ENTRY
 _HIGHEST = 1 << 63
 _SHARED = 4096  # mappings of shared objects whose pages are looked for, each anew
 _PATHS = 4096  # of mapped files that are remembered
+# MAP_PRIVATE and MAP_ANONYMOUS, without MAP_LOCKED and MAP_HUGETLB
+_LAZY = 0x02 | 0x20 | 0x2000 | 0x40000, 0x02 | 0x20
+# VMA_AREA_REGULAR, _STACK and _HEAP, which say nothing of the kind
+_PLACES = 1 << 0 | 1 << 1 | 1 << 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +126,28 @@ def space(directory: ImageDirectory, pid: int) -> Space:
 
 def of(directory: ImageDirectory, pid: int, files: Files) -> Iterator[Mapping]:
     """The mappings, ascending. Raises BadImage."""
+    paths: dict[int, str] = {}
+    for vma, stack in _areas(directory, pid):
+        try:
+            yield _mapping(vma, stack, files, paths)
+        except ValueError as error:
+            raise directory.refusal(f"mm-{pid}.img", error) from None
+
+
+def lazy(directory: ImageDirectory, pid: int) -> Iterator[tuple[int, int]]:
+    """Start and end of every mapping whose pages CRIU can restore lazily, ascending. Raises BadImage.
+
+    Private and anonymous, not locked, no huge page, nothing of the kernel's own: vma_entry_can_be_lazy in
+    criu/include/vma.h, and of that plain memory only."""
+    for vma, _ in _areas(directory, pid):
+        if vma["flags"] & _LAZY[0] == _LAZY[1] and vma["status"] & ~_PLACES == names.ANON_PRIVATE:
+            yield vma["start"], vma["end"]
+
+
+def _areas(directory: ImageDirectory, pid: int) -> Iterator[tuple[dict[str, Any], int]]:
+    """The entries of the mappings, ascending, each with where the stack begins."""
     name = f"mm-{pid}.img"
     record = next(directory.records(name, "mm", MM_ENTRY), b"")
-    paths: dict[int, str] = {}
     end = stack = 0
     try:
         for number, value in fields.walk(record):
@@ -139,7 +162,7 @@ def of(directory: ImageDirectory, pid: int, files: Files) -> Iterator[Mapping]:
             # [vsyscall] lies at the very top, where no page of a process can be
             if end > _HIGHEST and not vma["status"] & 1 << 2:
                 raise ValueError(f"there is no memory at {vma['start']:#x}")
-            yield _mapping(vma, stack, files, paths)
+            yield vma, stack
     except ValueError as error:
         raise directory.refusal(name, error) from None
 

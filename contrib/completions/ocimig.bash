@@ -204,6 +204,23 @@ _ocimig() {
     "backup export,--known-hosts") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
     "backup export,--transport") mapfile -t COMPREPLY < <(compgen -W "paramiko openssh local" -- "$cur"); return ;;
     "backup export,--remote-command") return ;;
+    "backup import,-b"|"backup import,--bundle") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "backup import,--as") return ;;
+    "backup import,--base") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "backup import,--allowed-signers") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "backup import,--signer") return ;;
+    "backup import,--allow") mapfile -t COMPREPLY < <(compgen -W "mounts files devices hooks sysctls namespaces cgroup annotations capabilities unconfined labels mappings network all" -- "$cur"); return ;;
+    "backup import,--tag") return ;;
+    "backup import,-f"|"backup import,--format") mapfile -t COMPREPLY < <(compgen -W "table json" -- "$cur"); return ;;
+    "backup import,--passphrase-file") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "backup import,--key-file") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "backup import,--passcommand") return ;;
+    "backup import,--cache") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "backup import,-p"|"backup import,--port") return ;;
+    "backup import,-i"|"backup import,--identity") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "backup import,--known-hosts") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "backup import,--transport") mapfile -t COMPREPLY < <(compgen -W "paramiko openssh local" -- "$cur"); return ;;
+    "backup import,--remote-command") return ;;
     "backup verify,--restore") return ;;
     "backup verify,-f"|"backup verify,--format") mapfile -t COMPREPLY < <(compgen -W "table json" -- "$cur"); return ;;
     "backup verify,--passphrase-file") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
@@ -348,6 +365,7 @@ _ocimig() {
     "backup show") mapfile -t COMPREPLY < <(compgen -W "--files -f --format --passphrase-file --key-file --passcommand --cache -p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command -h --help" -- "$cur") ;;
     "backup restore") mapfile -t COMPREPLY < <(compgen -W "--container --as -b --bundle --tcp-close --passphrase-file --key-file --passcommand --cache -p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command -h --help" -- "$cur") ;;
     "backup export") mapfile -t COMPREPLY < <(compgen -W "--container --compress --sign --base --image-name --ignore-rootfs --passphrase-file --key-file --passcommand --cache -p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command -h --help" -- "$cur") ;;
+    "backup import") mapfile -t COMPREPLY < <(compgen -W "-b --bundle --as --base --allowed-signers --signer --allow --plan --tag -f --format --passphrase-file --key-file --passcommand --cache -p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command -h --help" -- "$cur") ;;
     "backup verify") mapfile -t COMPREPLY < <(compgen -W "--read-data --restore -f --format --passphrase-file --key-file --passcommand --cache -p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command -h --help" -- "$cur") ;;
     "backup diff") mapfile -t COMPREPLY < <(compgen -W "-f --format --passphrase-file --key-file --passcommand --cache -p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command -h --help" -- "$cur") ;;
     "backup forget") mapfile -t COMPREPLY < <(compgen -W "--keep-last --keep-hourly --keep-daily --keep-weekly --keep-monthly --keep-yearly --keep-within --keep-tag --container --tag -n --dry-run --prune -f --format --passphrase-file --key-file --passcommand --cache -p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command -h --help" -- "$cur") ;;
@@ -365,7 +383,7 @@ _ocimig() {
     "diff") mapfile -t COMPREPLY < <(compgen -W "--format --within -h --help" -- "$cur") ;;
     "memory") mapfile -t COMPREPLY < <(compgen -W "-p --pid --list --search --search-hex --search-regex -c --context --extract --output --core --within -h --help" -- "$cur") ;;
     archive) mapfile -t COMPREPLY < <(compgen -W "show verify convert" -- "$cur") ;;
-    backup) mapfile -t COMPREPLY < <(compgen -W "init create list show restore export verify diff forget prune repair key unlock" -- "$cur") ;;
+    backup) mapfile -t COMPREPLY < <(compgen -W "init create list show restore export import verify diff forget prune repair key unlock" -- "$cur") ;;
     job) mapfile -t COMPREPLY < <(compgen -W "run list status validate show install-timer" -- "$cur") ;;
     esac
 }

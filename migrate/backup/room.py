@@ -1,6 +1,6 @@
-"""Where the files of one restore lie while it is under way: a directory that nobody else uses.
+"""Where the files of one restore, or of one import, lie while it is under way: a directory that nobody else uses.
 
-`.restores/<id>.<random>` below the state of containers, locked by flock(2) on the directory itself: what
+`.restores/<id>.<random>` below the state of containers (of an import `imports/` below the cache), locked by flock(2) on the directory itself: what
 nobody holds was left by a crash, or is the log of a restore that failed, and goes with the next restore of
 that name.
 """
@@ -20,10 +20,10 @@ _PLACE = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @contextmanager
-def room(root: str, id: str) -> Iterator[str]:
+def room(root: str, id: str, home: str = _HOME) -> Iterator[str]:
     """A new directory (0700) for a restore of `id`, gone afterwards; of one that fails with an error that
     names a log in there, the log stays. Raises OSError."""
-    home = os.path.join(root, _HOME)
+    home = os.path.join(root, home)
     os.makedirs(home, mode=0o700, exist_ok=True)
     _sweep(home, id)
     path, lock = _taken(home, id)

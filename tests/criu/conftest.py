@@ -3,14 +3,16 @@
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from ocimig_testkit import Bundle, Ocimig
+from ocimig_testkit import Bundle, Ocimig, until
 from ocimig_testkit.backup_shelf import Shelf
 from ocimig_testkit.box import Box
+from ocimig_testkit.podman import Podman
 
 
 @pytest.fixture(scope="session")
@@ -60,3 +62,19 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     finally:
         subprocess.run(["umount", "-l", place], check=True)
         os.rmdir(place)
+
+
+@pytest.fixture
+def podman(request: pytest.FixtureRequest) -> Iterator[Podman]:
+    """A podman of its own, by its runtime; it takes no path of more than 50 letters."""
+    place = Path(tempfile.mkdtemp(prefix="ocimig-podman-", dir="/tmp"))
+    made = Podman(place, request.param)
+    yield made
+    made.close()
+    until(lambda: _removed(place), f"{place} to be removed")
+
+
+def _removed(place: Path) -> bool:
+    """podman's own cleaning up goes on behind its back."""
+    shutil.rmtree(place, ignore_errors=True)
+    return not place.exists()

@@ -4,9 +4,6 @@ import json
 import os
 import shutil
 import subprocess
-import tempfile
-from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +13,8 @@ from ocimig.files import Fd
 from ocimig.migrate.archive import content, oci
 from ocimig_testkit import until
 from ocimig_testkit.box import Box
+from ocimig_testkit.podman import Podman
 from ocimig_testkit.probes import criu, find
-from ocimig_testkit.runner import program
 
 pytestmark = [pytest.mark.root, pytest.mark.criu]
 # The test's bundle has no seccomp filter, and its output is a plain file of the host.
@@ -132,59 +129,6 @@ def test_a_restore_that_fails_leaves_nothing(box: Box, tmp_path: Path) -> None:
     assert "already exists" in back(box, archive, bundle, code=None)
     assert not bundle.exists()
     box.goes_on()
-
-
-class Podman:
-    """One that has its storage in the test's own directory, with runc below it."""
-
-    def __init__(self, place: Path, runtime: str) -> None:
-        self.name = f"ocimig-test-{os.getpid()}"
-        self._place = place
-        self._runtime = runtime
-        (place / "containers.conf").write_text(
-            f"[engine]\n[engine.runtimes]\nocimig = [{json.dumps(program()[0])}]\n"
-            f"runc = [{json.dumps(find('runc'))}]\n"
-        )
-        self._path = f"{os.environ['PATH']}:{os.path.dirname(criu())}:/usr/sbin"
-
-    def __call__(self, *argv: str | Path, check: bool = True) -> str:
-        """Run it; what it printed."""
-        command = [
-            "podman", "--root", self._place / "storage", "--runroot", self._place / "run",
-            "--tmpdir", self._place / "tmp", "--storage-driver", "vfs", "--cgroup-manager", "cgroupfs",
-            "--runtime", self._runtime, *argv,
-        ]  # fmt: skip
-        ended = subprocess.run(
-            [str(word) for word in command], capture_output=True, text=True, timeout=120, check=False,
-            env={**os.environ, "PATH": self._path,
-                 "CONTAINERS_CONF": str(self._place / "containers.conf")},
-        )  # fmt: skip
-        assert not check or ended.returncode == 0, ended.stderr
-        return ended.stdout
-
-    def close(self) -> None:
-        """Remove its container and what it leaves in the cgroup hierarchies."""
-        self("rm", "-f", "-t", "0", self.name, check=False)
-        for top in Path("/sys/fs/cgroup").glob("*/libpod_parent"):
-            for group in sorted((top, *top.rglob("*/")), reverse=True):
-                with suppress(OSError):  # it is another podman's as well
-                    group.rmdir()
-
-
-@pytest.fixture
-def podman(request: pytest.FixtureRequest) -> Iterator[Podman]:
-    """A podman of its own, by its runtime; it takes no path of more than 50 letters."""
-    place = Path(tempfile.mkdtemp(prefix="ocimig-podman-", dir="/tmp"))
-    made = Podman(place, request.param)
-    yield made
-    made.close()
-    until(lambda: _removed(place), f"{place} to be removed")
-
-
-def _removed(place: Path) -> bool:
-    """podman's own cleaning up goes on behind its back."""
-    shutil.rmtree(place, ignore_errors=True)
-    return not place.exists()
 
 
 LIMITS = ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024")

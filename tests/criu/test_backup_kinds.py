@@ -212,15 +212,7 @@ def test_a_store_behind_ssh_gives_a_container_back(box: Box, tmp_path: Path) -> 
 @pytest.mark.userns
 def test_a_container_with_mapped_users_falls_back_and_says_so(box: Box, shelf: Shelf) -> None:
     """Its memory cannot be followed while it runs: it is saved in the freeze, and comes back."""
-    box.bundle.linux["namespaces"] += [{"type": "user"}]
-    for kind in ("uidMappings", "gidMappings"):
-        box.bundle.linux[kind] = [{"containerID": 0, "hostID": 100000, "size": 65536}]
-    for directory, names, others in os.walk(box.bundle.rootfs):
-        for name in [*names, *others, "."]:
-            os.chown(Path(directory, name), 100000, 100000, follow_symlinks=False)
-    for above in [box.bundle.path, *box.bundle.path.parents]:
-        if above != Path("/tmp"):
-            above.chmod(above.stat().st_mode | 0o111)
+    box.map_users()
     box.run("count", "8")
     taken = shelf.take()
     assert any("in the freeze" in note for note in taken["notes"])

@@ -15,8 +15,7 @@ _COMPRESS = Option("--compress", "how the archive is compressed (default: zstd)"
                    choices=("zstd", "gzip", "none"))  # fmt: skip
 _SIGN = Option("--sign", "sign the archive with this SSH key", TEXT, "KEY", file=True)
 
-EXPORT = (
-    Option("--export", "save it into one file, as podman and CRI-O read it", TEXT, "FILE", file=True),
+WRITTEN = (  # how an archive is made
     _COMPRESS,
     _SIGN,
     Option("--base", "the root file system it was made from: only changes are saved", TEXT, "DIR",
@@ -25,12 +24,19 @@ EXPORT = (
            "NAME@ID"),
     Option("--ignore-rootfs", "leave the files of the container out", FLAG),
 )  # fmt: skip
-IMPORT = (
-    Option("--import", "an archive of ocimig, podman or CRI-O instead of a directory", TEXT, "FILE",
-           file=True),
+EXPORT = (
+    Option("--export", "save it into one file, as podman and CRI-O read it", TEXT, "FILE", file=True),
+    *WRITTEN,
+)  # fmt: skip
+JUDGED = (  # what an archive has to be, and what it gets
     *_SIGNERS,
     Option("--allow", "grant what the archive asks of this host", MANY, "WHAT", choices=GRANTS),
     Option("--plan", "show what would be done with the archive, do nothing", FLAG),
+)  # fmt: skip
+IMPORT = (
+    Option("--import", "an archive of ocimig, podman or CRI-O instead of a directory", TEXT, "FILE",
+           file=True),
+    *JUDGED,
 )  # fmt: skip
 
 ARCHIVE = (

@@ -1,7 +1,7 @@
 """The verbs of `ocimig backup`: snapshots of running containers in a store. Data only."""
 
 from ocimig.cli.verbs import ANY, FLAG, MANY, MAYBE, NUMBER, TEXT, Option, Verb
-from ocimig.cli.verbs_archive import EXPORT
+from ocimig.cli.verbs_archive import JUDGED, WRITTEN
 
 _OPEN = (
     Option("--passphrase-file", "the file whose content is the passphrase of the store", TEXT, "FILE",
@@ -112,14 +112,40 @@ BACKUP = (
         "write a snapshot into one file, as checkpoint --export does",
         arguments="STORE SNAPSHOT FILE", minimum=3, maximum=3, contract=False,
         options=(
-            _LATEST_OF, *EXPORT[1:], *_OPEN,
+            _LATEST_OF, *WRITTEN, *_OPEN,
         ),
         description=(
             "All of its memory and its root file system are in the file: restore --import brings it back "
-            "without the store, and podman and checkpointctl read it. While it is made, as much room "
-            "again is needed beside it, and for one process after the other its memory."
+            "without the store. podman restores it over the image that --image-name names, with ocimig as "
+            "its runtime; checkpointctl shows it, but for the statistics of a dump, which are not in it. "
+            "While it is made, as much room again is needed beside it, and for one process after the "
+            "other its memory."
         ),
         examples=(("For another engine", "backup export /srv/backups latest /var/tmp/web.tar.zst"),),
+    ),
+    Verb(
+        "backup import", "ocimig.cli.commands.backup_import:import_",
+        "keep an archive of a checkpoint as a snapshot",
+        arguments="STORE FILE", minimum=2, maximum=2, contract=False,
+        options=(
+            Option("-b, --bundle", "directory that a restore puts its files into", TEXT, "DIR", file=True),
+            Option("--as", "name it so (default: as it was)", TEXT, "ID"),
+            Option("--base", "the root file system it was made from, where FILE has only what changed; it "
+                   "is read, and stays as it is", TEXT, "DIR", file=True),
+            *JUDGED,
+            Option("--tag", "note this with the snapshot", MANY, "TAG"),
+            _FORMAT, *_OPEN,
+        ),
+        description=(
+            "FILE is what backup export, checkpoint --export, podman or CRI-O made, or an OCI image of it. It "
+            "is judged as restore --import judges it, once: what is granted here, backup restore does not ask for again. "
+            "It is unpacked below --cache, which needs room for all of it. Nothing is written to the "
+            "directory of --bundle before a restore."
+        ),
+        examples=(
+            ("From a host without a store", "backup import /srv/backups web.tar.zst -b /srv/web"),
+            ("What podman made", "backup import /srv/backups web.tar -b /srv/web --base /srv/image"),
+        ),
     ),
     Verb(
         "backup verify", "ocimig.cli.commands.backup_care:verify",

@@ -48,6 +48,6 @@ class Shelf:
         """What a backup leaves nowhere: rooms of its work, files in the making."""
         places = [
             *self.box.ocimig.root.glob(".backups/*"), *self.box.ocimig.root.glob(".restores/*"),
-            *self.path.glob("tmp/*"), *self.cache.glob("*/work/*"),
+            *self.path.glob("tmp/*"), *self.cache.glob("*/work/*"), *self.cache.glob("*/imports/*"),
         ]  # fmt: skip
         return [str(path) for path in places]

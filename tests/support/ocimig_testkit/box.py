@@ -1,5 +1,6 @@
 """A container that runs the worker (tests/criu/worker.c) with its output in a plain file of the host."""
 
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,18 @@ class Box:
         self.output = output
         self.image = output.parent / "image"
         self.id = ocimig.new_id()
+
+    def map_users(self) -> None:
+        """Its root is user 100000 of the host; before it runs."""
+        self.bundle.linux["namespaces"] += [{"type": "user"}]
+        for kind in ("uidMappings", "gidMappings"):
+            self.bundle.linux[kind] = [{"containerID": 0, "hostID": 100000, "size": 65536}]
+        for directory, names, others in os.walk(self.bundle.rootfs):
+            for name in [*names, *others, "."]:
+                os.chown(Path(directory, name), 100000, 100000, follow_symlinks=False)
+        for above in [self.bundle.path, *self.bundle.path.parents]:
+            if above != Path("/tmp"):
+                above.chmod(above.stat().st_mode | 0o111)
 
     def run(self, *argv: str) -> "Box":
         """Start it, and wait until it said something."""

@@ -153,6 +153,11 @@ def vma(
     return {"start": start, "end": end, "shmid": file, "prot": prot, "flags": 2, "status": status}
 
 
+def plain(start: int, end: int, status: int = ANONYMOUS) -> dict[str, Any]:
+    """A mapping of private anonymous memory with the flags that the kernel gives it: it can come late."""
+    return {**vma(start, end, status), "flags": 0x22}  # MAP_PRIVATE, MAP_ANONYMOUS
+
+
 def stack(checkpoint: Checkpoint, pid: int, words: bytes) -> None:
     """A process with a stack of four pages, of which two are saved: `words` is its command line."""
     areas = [vma(STACK - 3 * PAGE, STACK + PAGE)]

@@ -8,7 +8,7 @@ from typing import Any
 from ocimig.migrate.store import stream, tree
 from ocimig.migrate.store.snapshot import Snapshot, Tree
 from ocimig.migrate.store.store import Store
-from ocimig_testkit.images import HEAP, LAZY, PAGE, PRESENT, Checkpoint, vma
+from ocimig_testkit.images import HEAP, LAZY, PAGE, PRESENT, Checkpoint, plain
 from ocimig_testkit.shelves import Content, write
 
 SAVED, KEPT, ZERO = HEAP, HEAP + 2 * PAGE, HEAP + 3 * PAGE  # addresses of pages
@@ -29,7 +29,7 @@ def lent(
     bundle; without it rootfs is a directory with the file `motd` in it."""
     made = Checkpoint(directory)
     runs = [(SAVED, 1, PRESENT | LAZY), (KEPT, 2, LAZY)]
-    made.memory(1, runs, [vma(HEAP, HEAP + 8 * PAGE)])
+    made.memory(1, runs, [plain(HEAP, HEAP + 8 * PAGE)])
     made.fill(1, 0, b"saved by CRIU")
     images = {path.name: path.read_bytes() for path in directory.iterdir()}
     pages = {ZERO: bytes(PAGE)} | ({} if lost else {KEPT: WORDS.ljust(PAGE, b".")})

@@ -32,8 +32,8 @@ class CannotOpen(OcimigError):
 
 def show(call: Call) -> int:
     """What an archive is; with --members all that would be unpacked."""
-    with _opened(call.arguments[0]) as fd:
-        plan = _look(call, fd)
+    with opened(call.arguments[0]) as fd:
+        plan = look(call, fd, call.arguments[0])
     if call.flag("json"):
         print(jsonio.dumps(_as_json(plan), indent=2))
         return 0
@@ -47,8 +47,8 @@ def show(call: Call) -> int:
 
 def verify(call: Call) -> int:
     """Raises what does not hold; else says what was checked."""
-    with _opened(call.arguments[0]) as fd:
-        held = _look(call, fd).contents
+    with opened(call.arguments[0]) as fd:
+        held = look(call, fd, call.arguments[0]).contents
     if held.manifest is None:
         print(
             f"{call.arguments[0]}: readable; there is no manifest to compare it with ({held.maker})"
@@ -69,7 +69,7 @@ def convert(call: Call) -> int:
     if os.path.lexists(out):
         raise CannotOpen(path=out, reason="it is there already")
     how = call.text("compress") or "zstd"
-    with _opened(source) as fd:
+    with opened(source) as fd:
         contents = content.read(fd, source)
         try:
             if call.flag("oci"):
@@ -116,11 +116,9 @@ def bring_back(call: Call, wanted: "RestoreOptions") -> int:
         reason = "--import needs --bundle DIR: the root file system lives there"
         raise Usage(reason=reason, verb="restore")
     id = call.arguments[0]
-    with _opened(call.text("import")) as fd:
-        plan = _look(call, fd)
-        for line in plan.describe():
-            print(line, file=sys.stdout if call.flag("plan") else sys.stderr)
-        if call.flag("plan"):
+    with opened(call.text("import")) as fd:
+        plan = look(call, fd, call.text("import"))
+        if told(call, plan):
             return 0
         return carry.restore_from(
             context.store(call), id, fd, plan, wanted,
@@ -128,10 +126,18 @@ def bring_back(call: Call, wanted: "RestoreOptions") -> int:
         )  # fmt: skip
 
 
-def _look(call: Call, fd: int) -> "ImportPlan":
+def told(call: Call, plan: "ImportPlan") -> bool:
+    """Print what would be done; whether that was all that --plan asks for."""
+    only = call.flag("plan")
+    for line in plan.describe():
+        print(line, file=sys.stdout if only else sys.stderr)
+    return only
+
+
+def look(call: Call, fd: int, shown: str) -> "ImportPlan":
+    """What a restore of the archive would do, by the options about who made it and what it may."""
     from ocimig.migrate.archive import carry
 
-    shown = call.text("import") if "import" in call.verb.by_name else call.arguments[0]
     granted = call.many("allow") if "allow" in call.verb.by_name else []
     return carry.look(fd, shown, signers=_signers(call), granted=granted)
 
@@ -149,7 +155,7 @@ def _signers(call: Call) -> "Signers | None":
 
 
 @contextmanager
-def _opened(path: str) -> Iterator[int]:
+def opened(path: str) -> Iterator[int]:
     """The archive at a path; of an image its layer."""
     from ocimig.migrate.archive import oci
 

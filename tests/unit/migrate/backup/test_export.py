@@ -1,6 +1,7 @@
 """A snapshot as an archive: all of its memory and files are in it, and nothing of this host."""
 
 import io
+import json
 import os
 import tarfile
 from pathlib import Path
@@ -101,3 +102,46 @@ def test_without_files_they_are_not_looked_at(store: Store, tmp_path: Path) -> N
     with pytest.raises(OcimigError, match="is a directory"):
         export(store, snapshot, Export(file=str(tmp_path / "taken")))
     assert os.listdir(tmp_path / "taken") == []
+
+
+def test_other_readers_find_what_they_look_for(store: Store, tmp_path: Path) -> None:
+    """What checkpointctl 1.3.0 opens for show, inspect and memparse, and what podman wants before it hands the
+    file to its runtime: tests/criu has podman itself."""
+    snapshot = lent(store, tmp_path / "made")
+    file = tmp_path / "web.tar"
+    wanted = Export(file=str(file), compress="none", image_name="localhost/web:1@sha256:abc")
+    export(store, snapshot, wanted)
+    with tarfile.open(file) as archive:
+        members = {each.name: each for each in archive}
+        config = json.loads(member(archive, "config.dump"))
+        spec = json.loads(member(archive, "spec.dump"))
+    assert members["checkpoint"].isdir()
+    assert {each.mode for each in members.values()} == {0o600, 0o700}
+    images = {
+        "inventory.img",
+        "pstree.img",
+        "core-1.img",
+        "mm-1.img",
+        "pagemap-1.img",
+        "pages-1.img",
+    }
+    assert {f"checkpoint/{name}" for name in images} <= set(members)
+    assert (config["name"], config["rootfsImageName"]) == ("web", "localhost/web:1")
+    assert (config["rootfsImageID"], config["checkpointedTime"]) == ("abc", "2026-01-02T03:04:05Z")
+    assert len(config["id"]) == 64
+    assert spec["annotations"]["io.kubernetes.cri.container-name"] == "web"
+
+
+def test_with_a_base_only_what_changed_is_in_the_archive(store: Store, tmp_path: Path) -> None:
+    """Of the root file system; what the base has and the snapshot has not is named as gone."""
+    snapshot = lent(store, tmp_path / "made")
+    base, file = tmp_path / "base", tmp_path / "web.tar"
+    base.mkdir()
+    (base / "gone").write_text("x")
+    export(store, snapshot, Export(file=str(file), compress="none", base=str(base)))
+    with tarfile.open(file) as archive:
+        assert json.loads(member(archive, "ocimig/manifest.json"))["rootfs"] == "changes"
+        assert json.loads(member(archive, "deleted.files")) == ["/gone"]
+        with tarfile.open(fileobj=io.BytesIO(member(archive, "rootfs-diff.tar"))) as inner:
+            assert "motd" in inner.getnames()
+    assert os.listdir(base) == ["gone"]
