@@ -7,7 +7,7 @@ from typing import Any
 
 from ocimig.criu_images import fields, names, tables
 from ocimig.criu_images.errors import NoProcess
-from ocimig.criu_images.opened import ImageDirectory
+from ocimig.criu_images.opened import Images
 from ocimig.criu_images.pages import SAVED, Space
 
 PROCESSES = 1 << 18
@@ -69,7 +69,7 @@ class Detail:
         return dict(self.ids)
 
 
-def processes(directory: ImageDirectory) -> list[Process]:
+def processes(directory: Images) -> list[Process]:
     """The tree, parents before their children, root first. Raises BadImage."""
     name = "pstree.img"
     found: dict[int, Process] = {}
@@ -94,7 +94,7 @@ def processes(directory: ImageDirectory) -> list[Process]:
     return list(found.values())
 
 
-def process(directory: ImageDirectory, pid: int) -> Process:
+def process(directory: Images, pid: int) -> Process:
     """One of them. Raises NoProcess and BadImage."""
     for each in processes(directory):
         if each.pid == pid:
@@ -102,12 +102,12 @@ def process(directory: ImageDirectory, pid: int) -> Process:
     raise NoProcess(pid=pid, path=directory.path)
 
 
-def core(directory: ImageDirectory, pid: int) -> dict[str, Any]:
+def core(directory: Images, pid: int) -> dict[str, Any]:
     """The core image of a process or a thread under CRIU's names. Raises BadImage."""
     return directory.only(f"core-{pid}.img", "core", tables.CORE)
 
 
-def detail(directory: ImageDirectory, pid: int) -> Detail:
+def detail(directory: Images, pid: int) -> Detail:
     """What is known of a process besides its files and its memory. Raises BadImage."""
     entry = core(directory, pid)
     task = entry["tc"]
@@ -160,17 +160,17 @@ def _limits(rlimits: dict[str, Any] | None) -> Iterator[tuple[str, int, int]]:
         yield f"RLIMIT_{name}", soft, hard
 
 
-def command(directory: ImageDirectory, pid: int) -> list[str]:
+def command(directory: Images, pid: int) -> list[str]:
     """The command line, of at most WORDS bytes; empty where it is not in the images. Raises BadImage."""
     return _words(directory, pid, "arg")
 
 
-def environment(directory: ImageDirectory, pid: int) -> list[str]:
+def environment(directory: Images, pid: int) -> list[str]:
     """The environment the process was started with, NAME=value, of at most WORDS bytes; likewise."""
     return _words(directory, pid, "env")
 
 
-def _words(directory: ImageDirectory, pid: int, which: str) -> list[str]:
+def _words(directory: Images, pid: int, which: str) -> list[str]:
     if not directory.exists(f"mm-{pid}.img") or not directory.exists(f"pagemap-{pid}.img"):
         return []
     mm = next(directory.records(f"mm-{pid}.img", "mm", MM_ENTRY), b"")
@@ -189,7 +189,7 @@ def _words(directory: ImageDirectory, pid: int, which: str) -> list[str]:
     return [fields.text(word) for word in found_words.split(b"\0")] if found_words else []
 
 
-def filters(directory: ImageDirectory, last: int) -> tuple[int, int]:
+def filters(directory: Images, last: int) -> tuple[int, int]:
     """How many filters of seccomp end with number `last`, and how many instructions they have."""
     entry = directory.maybe("seccomp.img", "seccomp", tables.SECCOMP)
     known = entry["seccomp_filters"] if entry else []
