@@ -19,7 +19,7 @@ LONGEST = 4096  # bytes of a match of a regular expression that crosses from one
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _WHY = {
     "elsewhere": "it was left out of the dump",
-    "lost": "neither a parent nor a shared object has it",
+    "lost": "no parent, no shared object and no store has it",
 }
 
 

@@ -8,7 +8,7 @@ import os
 import stat
 import struct
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from ocimig.criu_images import fields
 from ocimig.criu_images.errors import BadImage
@@ -37,7 +37,7 @@ class Images:
     def __init__(self, path: str) -> None:
         self.path = path  # what people call it
 
-    def __enter__(self) -> "Images":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -154,9 +154,6 @@ class ImageDirectory(Images):
             if not isinstance(error, FileNotFoundError):
                 reason = (error.strerror or str(error)).lower()
             raise BadImage(path=path, reason=reason) from None
-
-    def __enter__(self) -> "ImageDirectory":
-        return self
 
     def close(self) -> None:
         """Close it and its parents."""

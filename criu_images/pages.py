@@ -34,14 +34,14 @@ class Place(NamedTuple):
 
 
 class PageFile(Protocol):
-    """Pages one behind the other; offsets and sizes are whole pages, in bytes."""
+    """Pages one behind the other; offsets and sizes in bytes."""
 
     def read(self, offset: int, size: int) -> bytes:
         """At most BLOCK bytes, all of them. Raises BadImage where they are not there."""
         ...
 
     def places(self, offset: int, size: int) -> Iterator[Place]:
-        """Where these bytes lie, without reading them."""
+        """Where these whole pages lie, without reading them."""
         ...
 
     def close(self) -> None:
@@ -53,7 +53,7 @@ class Lent(PageFile, Protocol):
     """Pages that were left out of a dump, with somebody who has them; offsets are their addresses."""
 
     def runs(self, start: int, end: int) -> Iterator[tuple[int, int, bool]]:
-        """The range in order, start to end of each part, and whether it is there."""
+        """The range of whole pages in order, start to end of each part, and whether it is there."""
         ...
 
 

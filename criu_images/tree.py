@@ -8,7 +8,7 @@ from typing import Any
 from ocimig.criu_images import fields, names, tables
 from ocimig.criu_images.errors import NoProcess
 from ocimig.criu_images.opened import Images
-from ocimig.criu_images.pages import SAVED, Space
+from ocimig.criu_images.pages import SAVED, Piece, Space
 
 PROCESSES = 1 << 18
 WORDS = 128 << 10  # bytes of a command line, and of an environment, that are read
@@ -170,23 +170,32 @@ def environment(directory: Images, pid: int) -> list[str]:
     return _words(directory, pid, "env")
 
 
+def words(directory: Images, pid: int) -> Iterator[Piece]:
+    """Where a process keeps both, as far as they are saved. Raises BadImage."""
+    for which in ("arg", "env"):
+        yield from _saved(directory, pid, which)
+
+
 def _words(directory: Images, pid: int, which: str) -> list[str]:
+    blocks = (data for piece in _saved(directory, pid, which) for _, data in piece.blocks())
+    found = b"".join(blocks).rstrip(b"\0")
+    return [fields.text(word) for word in found.split(b"\0")] if found else []
+
+
+def _saved(directory: Images, pid: int, which: str) -> Iterator[Piece]:
     if not directory.exists(f"mm-{pid}.img") or not directory.exists(f"pagemap-{pid}.img"):
-        return []
+        return
     mm = next(directory.records(f"mm-{pid}.img", "mm", MM_ENTRY), b"")
     found = directory.decoded(f"mm-{pid}.img", mm, _AREAS)
     start = found[f"{which}_start"]
     end = min(found[f"{which}_end"], start + WORDS)
-    parts: list[bytes] = []
     at = start
     with Space(directory, f"pagemap-{pid}.img") as space:
         for piece in space.within(start, end) if start < end else ():
             if piece.where != SAVED or piece.start != at:
                 break  # what is behind a gap would be words in the wrong place
-            parts += [data for _, data in piece.blocks()]
+            yield piece
             at = piece.end
-    found_words = b"".join(parts).rstrip(b"\0")
-    return [fields.text(word) for word in found_words.split(b"\0")] if found_words else []
 
 
 def filters(directory: Images, last: int) -> tuple[int, int]:

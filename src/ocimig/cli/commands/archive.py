@@ -32,7 +32,7 @@ class CannotOpen(OcimigError):
 
 def show(call: Call) -> int:
     """What an archive is; with --members all that would be unpacked."""
-    with _opened(call.arguments[0]) as fd:
+    with opened(call.arguments[0]) as fd:
         plan = _look(call, fd)
     if call.flag("json"):
         print(jsonio.dumps(_as_json(plan), indent=2))
@@ -47,7 +47,7 @@ def show(call: Call) -> int:
 
 def verify(call: Call) -> int:
     """Raises what does not hold; else says what was checked."""
-    with _opened(call.arguments[0]) as fd:
+    with opened(call.arguments[0]) as fd:
         held = _look(call, fd).contents
     if held.manifest is None:
         print(
@@ -69,7 +69,7 @@ def convert(call: Call) -> int:
     if os.path.lexists(out):
         raise CannotOpen(path=out, reason="it is there already")
     how = call.text("compress") or "zstd"
-    with _opened(source) as fd:
+    with opened(source) as fd:
         contents = content.read(fd, source)
         try:
             if call.flag("oci"):
@@ -116,7 +116,7 @@ def bring_back(call: Call, wanted: "RestoreOptions") -> int:
         reason = "--import needs --bundle DIR: the root file system lives there"
         raise Usage(reason=reason, verb="restore")
     id = call.arguments[0]
-    with _opened(call.text("import")) as fd:
+    with opened(call.text("import")) as fd:
         plan = _look(call, fd)
         for line in plan.describe():
             print(line, file=sys.stdout if call.flag("plan") else sys.stderr)
@@ -149,8 +149,8 @@ def _signers(call: Call) -> "Signers | None":
 
 
 @contextmanager
-def _opened(path: str) -> Iterator[int]:
-    """The archive at a path; of an image its layer."""
+def opened(path: str) -> Iterator[int]:
+    """The archive at a path; of an image its layer. Raises CannotOpen, and what reading an image does."""
     from ocimig.migrate.archive import oci
 
     try:
