@@ -73,10 +73,14 @@ class Document:
         parents, at = 0, self.directory.parent()
         while at is not None:
             parents, at = parents + 1, at.parent()
+        path = self.directory.path
+        if self.directory.kind != "snapshot":
+            path = os.path.abspath(path)
         return {
             "version": VERSION,
-            "kind": "directory",
-            "path": os.path.abspath(self.directory.path),
+            "kind": self.directory.kind,
+            "path": path,
+            "origin": self.directory.origin() or None,
             "checkpoint": self._known,
             "inventory": asdict(self.inventory),
             "parents": parents,

@@ -26,7 +26,8 @@ def memory(call: Call) -> int:
     if call.given("extract") != call.given("output"):
         _misuse("--extract and --output belong together")
     find = _finder(call)
-    with inspect_source.opened(call.arguments[0], call.text("within")) as directory:
+    with inspect_source.sources(call) as opened:
+        directory = opened(call.arguments[0])
         pid = tree.process(directory, call.number("pid")).pid
         files = Files(directory)
         if find is not None:
