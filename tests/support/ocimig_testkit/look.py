@@ -4,11 +4,17 @@ import io
 import json
 import os
 import tarfile
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from ocimig.criu_images.opened import Images
 from ocimig.files import Fd
+from ocimig.migrate.archive import images as archives
 from ocimig.migrate.archive import packing
 from ocimig.migrate.archive.limits import Limits
+from ocimig.migrate.backup.look import SnapshotImages
 from ocimig.migrate.store import local
 from ocimig.migrate.store.snapshot import Snapshot
 from ocimig.migrate.store.store import Store
@@ -23,7 +29,7 @@ from ocimig_testkit.images import (
     vma,
     write_pagemap,
 )
-from ocimig_testkit.shelves import Content, take
+from ocimig_testkit.shelves import Content, shelf, take
 
 WORD = b"a word in the heap"
 FAR = HEAP + (16 << 20)  # in another segment of the store
@@ -93,6 +99,11 @@ class Family:
             return store, take(store, Content(pages=pages, images=images), manifest=told)
 
 
+def regular(path: Path) -> list[Path]:
+    """The files in a directory that are nothing else, by name."""
+    return sorted(each for each in path.iterdir() if each.is_file() and not each.is_symlink())
+
+
 def packed(path: Path, out: Path, form: str = "none", parent: Path | None = None) -> Path:
     """The images as podman packs them; with those that they are based on."""
     plain = out.with_name(f"{out.name}.plain")
@@ -107,7 +118,7 @@ def packed(path: Path, out: Path, form: str = "none", parent: Path | None = None
         add("spec.dump", json.dumps(spec).encode())
         add("config.dump", json.dumps({"id": "abc", "name": "web\x1b[2J"}).encode())
         # the last name first: no order is promised
-        for each in sorted(path.iterdir(), reverse=True):
+        for each in reversed(regular(path)):
             add(f"checkpoint/{each.name}", each.read_bytes())
         if parent is not None:
             link = tarfile.TarInfo("checkpoint/parent")
@@ -119,3 +130,23 @@ def packed(path: Path, out: Path, form: str = "none", parent: Path | None = None
         packing.repack(fd, str(out), form, Limits(), str(plain))
     plain.unlink()
     return out
+
+
+@contextmanager
+def archived(path: Path) -> Iterator[Images]:
+    """The images of a directory, as those of an archive."""
+    with tempfile.TemporaryDirectory() as room:
+        archive = packed(path, Path(room, "looked.tar"))
+        with Fd(os.open(archive, os.O_RDONLY)) as fd, archives.opened(fd, "looked.tar") as found:
+            yield found
+
+
+@contextmanager
+def stored(path: Path) -> Iterator[Images]:
+    """The images of a directory, as those of a snapshot that has some of the memory that they leave out."""
+    images = {each.name: each.read_bytes() for each in regular(path)}
+    pages = {"p1": {HEAP + 3 * PAGE: page(WORD), STACK: page(WORD)}, "s12": {0: page(WORD)}}
+    with tempfile.TemporaryDirectory() as room:
+        store = shelf(Path(room))
+        with SnapshotImages(store, take(store, Content(pages=pages, images=images))) as found:
+            yield found

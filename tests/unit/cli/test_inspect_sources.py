@@ -304,9 +304,18 @@ def test_a_segment_that_is_read_on_is_read_at_once(
     named = f"{tmp_path / 'store'}::latest"
     asked = ["memory", named, "-p", "1", "--search-regex", "[a-z]+ [a-z]+", *cache(tmp_path)]
     wanted = say(capfd, *asked)
+    fetched: list[tuple[int, int]] = []
+    real = look.StoredPages._fetched
+
+    def note(self: look.StoredPages, start: int, end: int) -> bytearray:
+        fetched.append((start, end))
+        return real(self, start, end)
+
+    monkeypatch.setattr(look.StoredPages, "_fetched", note)
     monkeypatch.setattr(look, "ONCE", PAGE)
     assert say(capfd, *asked) == wanted
     assert wanted.count("\n") >= 2
+    assert [each for each in fetched if HEAP <= each[0] <= FAR] == [(HEAP, FAR), (FAR, FAR + PAGE)]
 
 
 def test_a_list_of_pages_without_end_is_walked_in_no_time(tmp_path: Path, capfd: Captured) -> None:
