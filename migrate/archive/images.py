@@ -221,7 +221,9 @@ class _Copied:
 
     def _take(self, path: str, step: Step, runs: Sequence[Run] | None, reader: Reader) -> None:
         size = step.member.size
-        region = self._regions.setdefault(path, self._spool.take(size))
+        if path not in self._regions:
+            self._regions[path] = self._spool.take(size)
+        region = self._regions[path]
         waiting = list(reversed([(0, size)] if runs is None else runs))
         digest = Digest()
         for offset, data in reader.data():
