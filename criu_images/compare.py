@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from ocimig.criu_images import descriptors, mappings, surroundings, tree
 from ocimig.criu_images.descriptors import Files
 from ocimig.criu_images.mappings import Mapping
-from ocimig.criu_images.opened import ImageDirectory
+from ocimig.criu_images.opened import Images
 from ocimig.criu_images.pagemap import PAGE
 from ocimig.criu_images.pages import SAVED, Piece
 
@@ -45,7 +45,7 @@ class PageDifference:
 class Side:
     """One checkpoint of the two."""
 
-    def __init__(self, directory: ImageDirectory) -> None:
+    def __init__(self, directory: Images) -> None:
         surroundings.inventory(directory)
         self.directory = directory
         self.files = Files(directory)
@@ -226,11 +226,39 @@ def _compared(old: Piece, new: Piece) -> Iterator[tuple[str, int]]:
     if old.where != SAVED or new.where != SAVED:
         yield "unknown", size
         return
-    assert old.pages is not None
-    assert new.pages is not None
-    if old.offset == new.offset and old.pages.identity() == new.pages.identity():
-        yield "same", size  # the second inherits it from the first
-        return
+    at = old.start
+    for start, end in _apart(old, new):
+        if at < start:
+            yield "same", start - at
+        yield from _read(old.part(start, end), new.part(start, end))
+        at = end
+    if at < old.end:
+        yield "same", old.end - at
+
+
+def _apart(old: Piece, new: Piece) -> Iterator[tuple[int, int]]:
+    """The ranges of two pieces that do not lie in one place. What does is the same without a look: it is
+    inherited, or a store has it once for both."""
+    ones, others = old.places(), new.places()
+    a, b = next(ones), next(others)
+    start = at = old.start  # from `start` to `at` nothing lies in one place
+    while True:
+        size = min(a.size, b.size)
+        if (a.key, a.at) == (b.key, b.at):
+            if start < at:
+                yield start, at
+            start = at + size
+        at += size
+        if at >= old.end:
+            break
+        a = a.behind(size) if a.size > size else next(ones)
+        b = b.behind(size) if b.size > size else next(others)
+    if start < at:
+        yield start, at
+
+
+def _read(old: Piece, new: Piece) -> Iterator[tuple[str, int]]:
+    """Two saved pieces, page by page."""
     for (_, before), (_, after) in zip(old.blocks(), new.blocks(), strict=True):
         if before == after:
             yield "same", len(after)

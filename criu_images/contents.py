@@ -11,7 +11,7 @@ from ocimig.criu_images import mappings
 from ocimig.criu_images.descriptors import Files
 from ocimig.criu_images.errors import MemoryElsewhere, NoMapping
 from ocimig.criu_images.mappings import Mapping
-from ocimig.criu_images.opened import ImageDirectory
+from ocimig.criu_images.opened import Images
 from ocimig.criu_images.pages import BLOCK, SAVED, Piece
 from ocimig.files import Fd
 
@@ -19,7 +19,7 @@ LONGEST = 4096  # bytes of a match of a regular expression that crosses from one
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _WHY = {
     "elsewhere": "it was left out of the dump",
-    "lost": "neither a parent nor a shared object has it",
+    "lost": "no parent, no shared object and no store has it",
 }
 
 
@@ -60,7 +60,7 @@ def expression(wanted: re.Pattern[bytes]) -> Finder:
 
 
 def search(
-    directory: ImageDirectory, pid: int, files: Files, find: Finder, context: int = 0
+    directory: Images, pid: int, files: Files, find: Finder, context: int = 0
 ) -> Iterator[Match]:
     """Every match in what is saved of the process's memory, ascending, none overlapping another.
 
@@ -142,7 +142,7 @@ class Extracted:
 
 
 def extract(
-    directory: ImageDirectory, pid: int, files: Files, chosen: list[tuple[int, int]], target: str
+    directory: Images, pid: int, files: Files, chosen: list[tuple[int, int]], target: str
 ) -> Extracted:
     """Write ranges of memory to a new file, sparse, at their distance from the first one's start.
 
@@ -174,7 +174,7 @@ def put(output: int, piece: Piece, offset: int) -> int:
 
 
 def _chosen(
-    directory: ImageDirectory, pid: int, files: Files, chosen: list[tuple[int, int]]
+    directory: Images, pid: int, files: Files, chosen: list[tuple[int, int]]
 ) -> Iterator[Piece]:
     """The pieces in those ranges; both ascend, so a range that is passed is never looked at again."""
     first = 0
@@ -187,9 +187,7 @@ def _chosen(
             yield piece.part(start, end)
 
 
-def _require(
-    directory: ImageDirectory, pid: int, files: Files, chosen: list[tuple[int, int]]
-) -> None:
+def _require(directory: Images, pid: int, files: Files, chosen: list[tuple[int, int]]) -> None:
     found = mappings.of(directory, pid, files)
     if not any(each.start < chosen[-1][1] and chosen[0][0] < each.end for each in found):
         what = f"at {chosen[0][0]:#x}-{chosen[0][1]:#x}"
@@ -201,7 +199,7 @@ def _require(
             )
 
 
-def named(directory: ImageDirectory, pid: int, files: Files, name: str) -> list[tuple[int, int]]:
+def named(directory: Images, pid: int, files: Files, name: str) -> list[tuple[int, int]]:
     """The ranges of the mappings of that name. Raises NoMapping and BadImage."""
     found = mappings.find(directory, pid, files, name)
     if not found:

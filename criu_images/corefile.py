@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from ocimig.criu_images import contents, mappings, tree
 from ocimig.criu_images.descriptors import Files
 from ocimig.criu_images.errors import NoCore
-from ocimig.criu_images.opened import ImageDirectory
+from ocimig.criu_images.opened import Images
 from ocimig.criu_images.pagemap import PAGE
 from ocimig.criu_images.pages import SAVED, Piece
 from ocimig.criu_images.tables import X86_REGISTERS
@@ -44,7 +44,7 @@ class Segment(NamedTuple):
     piece: Piece | None
 
 
-def write(directory: ImageDirectory, pid: int, files: Files, target: str) -> int:
+def write(directory: Images, pid: int, files: Files, target: str) -> int:
     """Write the core file of a process, which must not exist; how many segments it has.
 
     Raises NoCore, FileExistsError, BadImage.
@@ -102,7 +102,7 @@ def _fill(output: int, count: int, notes: bytes, machine: str, found: Iterator[S
     os.ftruncate(output, offset)
 
 
-def segments(directory: ImageDirectory, pid: int, files: Files) -> Iterator[Segment]:
+def segments(directory: Images, pid: int, files: Files) -> Iterator[Segment]:
     """The memory of the process, every byte of every mapping in one segment. Raises BadImage."""
     each = mappings.contents(directory, pid, files)
     waiting = next(each, None)
@@ -126,7 +126,7 @@ def segments(directory: ImageDirectory, pid: int, files: Files) -> Iterator[Segm
 
 
 def _notes(
-    directory: ImageDirectory, process: tree.Process, detail: tree.Detail, files: Files
+    directory: Images, process: tree.Process, detail: tree.Detail, files: Files
 ) -> Iterator[bytes]:
     threads = [process.pid, *(each for each in process.threads if each != process.pid)]
     for number, thread in enumerate(threads):
@@ -177,7 +177,7 @@ def _floating(found: dict[str, Any]) -> bytes:
     return struct.pack("<4H2Q2I96I96x", *head, found["rip"], found["rdp"], *masks, *words)
 
 
-def _about(directory: ImageDirectory, process: tree.Process, detail: tree.Detail) -> bytes:
+def _about(directory: Images, process: tree.Process, detail: tree.Detail) -> bytes:
     """struct elf_prpsinfo."""
     rights = detail.credentials
     command = " ".join(tree.command(directory, process.pid)).encode("utf-8", "replace")
@@ -190,7 +190,7 @@ def _about(directory: ImageDirectory, process: tree.Process, detail: tree.Detail
     )  # fmt: skip
 
 
-def _mapped(directory: ImageDirectory, pid: int, files: Files) -> bytes:
+def _mapped(directory: Images, pid: int, files: Files) -> bytes:
     """Which files are mapped where: counts, then start, end and offset in pages, then the names."""
     lines: list[bytes] = []
     names: list[bytes] = []

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ocimig.criu_images import fields, names, tables
-from ocimig.criu_images.opened import ImageDirectory
+from ocimig.criu_images.opened import Images
 
 FILES = 1 << 20  # that one checkpoint may have open
 _FILE_ENTRY = 1 << 20
@@ -40,7 +40,7 @@ class Descriptor:
 class Files:
     """What is open in a checkpoint. Keeps where each entry of files.img is, and decodes it when asked."""
 
-    def __init__(self, directory: ImageDirectory) -> None:
+    def __init__(self, directory: Images) -> None:
         self.directory = directory
         self._places: dict[int, int] = {}
         self._terminals: dict[int, dict[str, Any]] = {}
@@ -78,7 +78,7 @@ class Files:
         self._large += length if length > _LARGE else 0
         if self._large > _LARGE_BYTES:
             raise self.directory.refusal("files.img", "its large entries are referred to too often")
-        with self.directory.open("files.img") as fd, open(fd, "rb", closefd=False) as image:
+        with self.directory.open("files.img") as image:
             image.seek(place >> 24)
             record = image.read(length)
         return self.directory.decoded("files.img", record, tables.FILE)

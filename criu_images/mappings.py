@@ -10,7 +10,7 @@ from typing import Any
 
 from ocimig.criu_images import fields, names, tables
 from ocimig.criu_images.descriptors import Files
-from ocimig.criu_images.opened import ImageDirectory
+from ocimig.criu_images.opened import Images
 from ocimig.criu_images.pagemap import PAGE
 from ocimig.criu_images.pages import ELSEWHERE, LOST, SAVED, Piece, Space
 from ocimig.criu_images.tree import MM_ENTRY
@@ -98,7 +98,7 @@ class Layout:
     auxv: tuple[int, ...]
 
 
-def layout(directory: ImageDirectory, pid: int) -> Layout:
+def layout(directory: Images, pid: int) -> Layout:
     """Raises BadImage."""
     name = f"mm-{pid}.img"
     record = next(directory.records(name, "mm", MM_ENTRY), b"")
@@ -114,17 +114,17 @@ def layout(directory: ImageDirectory, pid: int) -> Layout:
     )  # fmt: skip
 
 
-def has_memory(directory: ImageDirectory, pid: int) -> bool:
+def has_memory(directory: Images, pid: int) -> bool:
     """Dead processes have none."""
     return directory.exists(f"mm-{pid}.img")
 
 
-def space(directory: ImageDirectory, pid: int) -> Space:
+def space(directory: Images, pid: int) -> Space:
     """The pages of a process."""
     return Space(directory, f"pagemap-{pid}.img")
 
 
-def of(directory: ImageDirectory, pid: int, files: Files) -> Iterator[Mapping]:
+def of(directory: Images, pid: int, files: Files) -> Iterator[Mapping]:
     """The mappings, ascending. Raises BadImage."""
     paths: dict[int, str] = {}
     for vma, stack in _areas(directory, pid):
@@ -134,7 +134,7 @@ def of(directory: ImageDirectory, pid: int, files: Files) -> Iterator[Mapping]:
             raise directory.refusal(f"mm-{pid}.img", error) from None
 
 
-def lazy(directory: ImageDirectory, pid: int) -> Iterator[tuple[int, int]]:
+def lazy(directory: Images, pid: int) -> Iterator[tuple[int, int]]:
     """Start and end of every mapping whose pages CRIU can restore lazily, ascending. Raises BadImage.
 
     Private and anonymous, not locked, no huge page, nothing of the kernel's own: vma_entry_can_be_lazy in
@@ -144,7 +144,7 @@ def lazy(directory: ImageDirectory, pid: int) -> Iterator[tuple[int, int]]:
             yield vma["start"], vma["end"]
 
 
-def _areas(directory: ImageDirectory, pid: int) -> Iterator[tuple[dict[str, Any], int]]:
+def _areas(directory: Images, pid: int) -> Iterator[tuple[dict[str, Any], int]]:
     """The entries of the mappings, ascending, each with where the stack begins."""
     name = f"mm-{pid}.img"
     record = next(directory.records(name, "mm", MM_ENTRY), b"")
@@ -203,7 +203,7 @@ def _path(file: int, files: Files, paths: dict[int, str]) -> str:
     return paths[file]
 
 
-def pieces(directory: ImageDirectory, pid: int, files: Files) -> Iterator[tuple[Mapping, Piece]]:
+def pieces(directory: Images, pid: int, files: Files) -> Iterator[tuple[Mapping, Piece]]:
     """Every piece with the mapping it lies in; one that crosses a border is cut. Raises BadImage, also where a
     page lies in no mapping."""
     if not directory.exists(f"pagemap-{pid}.img"):
@@ -225,7 +225,7 @@ def pieces(directory: ImageDirectory, pid: int, files: Files) -> Iterator[tuple[
             raise found.refusal(f"page {piece.start:#x} is in no mapping")
 
 
-def contents(directory: ImageDirectory, pid: int, files: Files) -> Iterator[tuple[Mapping, Piece]]:
+def contents(directory: Images, pid: int, files: Files) -> Iterator[tuple[Mapping, Piece]]:
     """The same with the pages of shared objects, at the addresses that they are mapped at."""
     own = pieces(directory, pid, files)
     waiting = next(own, None)
@@ -245,7 +245,7 @@ def contents(directory: ImageDirectory, pid: int, files: Files) -> Iterator[tupl
                 yield mapping, piece
 
 
-def _mapped(directory: ImageDirectory, mapping: Mapping) -> Iterator[Piece]:
+def _mapped(directory: Images, mapping: Mapping) -> Iterator[Piece]:
     """What of a shared object is in a mapping of it."""
     name = f"pagemap-shmem-{mapping.shared_object}.img"
     if not directory.exists(name):
@@ -257,7 +257,7 @@ def _mapped(directory: ImageDirectory, mapping: Mapping) -> Iterator[Piece]:
             yield piece._replace(start=piece.start + shift, end=piece.end + shift)
 
 
-def counted(directory: ImageDirectory, pid: int, files: Files) -> Iterator[Counted]:
+def counted(directory: Images, pid: int, files: Files) -> Iterator[Counted]:
     """Every mapping with where its pages are. Raises BadImage."""
     each = pieces(directory, pid, files)
     waiting = next(each, None)
@@ -269,7 +269,7 @@ def counted(directory: ImageDirectory, pid: int, files: Files) -> Iterator[Count
         yield Counted(mapping, *sums.found)
 
 
-def shared_objects(directory: ImageDirectory) -> Iterator[SharedObject]:
+def shared_objects(directory: Images) -> Iterator[SharedObject]:
     """Every shared object whose pages are in the checkpoint, by number. Raises BadImage."""
     prefix, suffix = "pagemap-shmem-", ".img"
     numbers = [
@@ -302,7 +302,7 @@ class _Sums:
         return saved, inherited, elsewhere, lost
 
 
-def find(directory: ImageDirectory, pid: int, files: Files, name: str) -> list[Mapping]:
+def find(directory: Images, pid: int, files: Files, name: str) -> list[Mapping]:
     """The mappings of that name, path or last part of a path. Raises BadImage."""
     return [
         each

@@ -1,6 +1,6 @@
-"""A directory of images, opened: its files, their entries, its parents. Believes nothing; writes nothing.
+"""Images, opened: their entries, their parents; and a directory of them. Believes nothing; writes nothing.
 
-Files are opened below the descriptor of the directory and without following links; the only link that is
+Files are opened below the descriptor of their directory and without following links; the only link that is
 followed is `parent`, and only to a place below `within`.
 """
 
@@ -8,7 +8,7 @@ import os
 import stat
 import struct
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from ocimig.criu_images import fields
 from ocimig.criu_images.errors import BadImage
@@ -16,77 +16,72 @@ from ocimig.criu_images.fields import Table
 from ocimig.criu_images.tables import COMMON, MAGICS, SERVICE
 from ocimig.files import Fd
 
+if TYPE_CHECKING:
+    from ocimig.criu_images.pages import Lent, PageFile
+
 ENTRY = 4 << 20  # the largest entry in bytes; real ones are kilobytes
 _LONGEST_CHAIN = 64
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
-class ImageDirectory:
-    """One directory with images; a `with` block closes it and the parents that were opened.
+class Images:
+    """The images of one checkpoint, wherever they lie; a `with` block closes them.
 
-    `within` is the directory that parents have to lie in; by default the one that this one lies in.
+    Where that is says who derives from this: `names`, `exists`, `open`, `parent` and `close`, and what is to
+    be told of memory that lies in no plain file. `kind` and `origin` are for whoever describes them.
     """
 
-    def __init__(self, path: str, within: str = "") -> None:
-        self.path = path
-        self._real = os.path.realpath(path)
-        self._within = os.path.realpath(within) if within else os.path.dirname(self._real)
-        self._depth = 0
-        self._parent: ImageDirectory | None = None
-        try:
-            self.fd = Fd(os.open(path, _DIRECTORY))
-        except OSError as error:
-            reason = "there is no such directory"
-            if not isinstance(error, FileNotFoundError):
-                reason = (error.strerror or str(error)).lower()
-            raise BadImage(path=path, reason=reason) from None
+    kind = "directory"
 
-    def __enter__(self) -> "ImageDirectory":
+    def __init__(self, path: str) -> None:
+        self.path = path  # what people call it
+
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
         self.close()
 
+    def origin(self) -> dict[str, Any]:
+        """What the place where they lie says of them; plain values."""
+        return {}
+
+    def names(self) -> list[str]:
+        """The names of the images, sorted."""
+        raise NotImplementedError
+
+    def exists(self, name: str) -> bool:
+        """Whether there is anything of that name."""
+        raise NotImplementedError
+
+    def open(self, name: str) -> BinaryIO:
+        """One of them, to be closed by the caller. Raises BadImage."""
+        raise NotImplementedError
+
+    def parent(self) -> "Images | None":
+        """The images that these are based on, closed with these. Raises BadImage."""
+        raise NotImplementedError
+
     def close(self) -> None:
-        """Close it and its parents."""
-        self.fd.close()
-        if self._parent is not None:
-            self._parent.close()
+        """Give back what is held."""
+        raise NotImplementedError
+
+    def pages(self, number: int) -> "PageFile | None":
+        """The pages of that number, where they are not simply a file that open() opens."""
+        return None
+
+    def lent(self, name: str) -> "Lent | None":
+        """Who has what was left out of the list of pages `name`; nobody, as far as images know."""
+        return None
 
     def refusal(self, name: str, reason: object) -> BadImage:
         """The error that says what is wrong with one of its files."""
         return BadImage(path=os.path.join(self.path, name), reason=reason)
 
-    def names(self) -> list[str]:
-        """The names of its images, sorted."""
-        with os.scandir(self.fd.number) as found:
-            return sorted(entry.name for entry in found if entry.name.endswith(".img"))
-
-    def exists(self, name: str) -> bool:
-        """Whether there is anything of that name."""
-        try:
-            os.stat(name, dir_fd=self.fd.number, follow_symlinks=False)
-        except FileNotFoundError:
-            return False
-        return True
-
-    def open(self, name: str) -> Fd:
-        """A regular file of the directory. Raises BadImage."""
-        try:
-            fd = Fd(os.open(name, _FILE, dir_fd=self.fd.number))
-        except FileNotFoundError:
-            raise self.refusal(name, "it is missing") from None
-        except OSError as error:
-            raise self.refusal(name, (error.strerror or str(error)).lower()) from None
-        if not stat.S_ISREG(os.fstat(fd.number).st_mode):
-            fd.close()
-            raise self.refusal(name, "it is no regular file")
-        return fd
-
     def read(self, name: str, limit: int) -> bytes:
         """A whole file of at most `limit` bytes. Raises BadImage."""
-        with self.open(name) as fd, open(fd, "rb", closefd=False) as file:
+        with self.open(name) as file:
             data = file.read(limit + 1)
         if len(data) > limit:
             raise self.refusal(name, f"it is larger than {limit} bytes")
@@ -99,7 +94,7 @@ class ImageDirectory:
 
     def placed(self, name: str, kind: str, limit: int = ENTRY) -> Iterator[tuple[int, bytes]]:
         """The same with where in the file each begins (its size comes first)."""
-        with self.open(name) as fd, open(fd, "rb", closefd=False) as file:
+        with self.open(name) as file:
             head = {"inventory": (MAGICS[kind],), "stats": (SERVICE, MAGICS[kind])}
             wanted = head.get(kind, (COMMON, MAGICS[kind]))
             if file.read(4 * len(wanted)) != struct.pack(f"<{len(wanted)}I", *wanted):
@@ -138,6 +133,59 @@ class ImageDirectory:
             return fields.parse(record, table)
         except ValueError as error:
             raise self.refusal(name, error) from None
+
+
+class ImageDirectory(Images):
+    """One directory with images; a `with` block closes it and the parents that were opened.
+
+    `within` is the directory that parents have to lie in; by default the one that this one lies in.
+    """
+
+    def __init__(self, path: str, within: str = "") -> None:
+        super().__init__(path)
+        self._real = os.path.realpath(path)
+        self._within = os.path.realpath(within) if within else os.path.dirname(self._real)
+        self._depth = 0
+        self._parent: ImageDirectory | None = None
+        try:
+            self.fd = Fd(os.open(path, _DIRECTORY))
+        except OSError as error:
+            reason = "there is no such directory"
+            if not isinstance(error, FileNotFoundError):
+                reason = (error.strerror or str(error)).lower()
+            raise BadImage(path=path, reason=reason) from None
+
+    def close(self) -> None:
+        """Close it and its parents."""
+        self.fd.close()
+        if self._parent is not None:
+            self._parent.close()
+
+    def names(self) -> list[str]:
+        """The names of its images, sorted."""
+        with os.scandir(self.fd.number) as found:
+            return sorted(entry.name for entry in found if entry.name.endswith(".img"))
+
+    def exists(self, name: str) -> bool:
+        """Whether there is anything of that name."""
+        try:
+            os.stat(name, dir_fd=self.fd.number, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def open(self, name: str) -> BinaryIO:
+        """A regular file of the directory. Raises BadImage."""
+        try:
+            fd = Fd(os.open(name, _FILE, dir_fd=self.fd.number))
+        except FileNotFoundError:
+            raise self.refusal(name, "it is missing") from None
+        except OSError as error:
+            raise self.refusal(name, (error.strerror or str(error)).lower()) from None
+        if not stat.S_ISREG(os.fstat(fd.number).st_mode):
+            fd.close()
+            raise self.refusal(name, "it is no regular file")
+        return open(fd.release(), "rb")
 
     def parent(self) -> "ImageDirectory | None":
         """What `parent` leads to, opened once; nothing where there is no such link or it leads to nothing.

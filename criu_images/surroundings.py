@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ocimig.criu_images import names, tables
-from ocimig.criu_images.opened import ImageDirectory
+from ocimig.criu_images.opened import Images
 
 MOUNTS = 1 << 17  # of one namespace; the kernel's default limit is 100,000
 
@@ -55,14 +55,14 @@ class Inventory:
     tcp_close: bool
 
 
-def inventory(directory: ImageDirectory) -> Inventory:
+def inventory(directory: Images) -> Inventory:
     """Raises BadImage: a directory without inventory.img is no checkpoint."""
     entry = directory.only("inventory.img", "inventory", tables.INVENTORY)
     lsm = names.word(names.LSM, entry["lsmtype"])
     return Inventory(entry["img_version"], lsm, entry["dump_uptime"], bool(entry["tcp_close"]))
 
 
-def mounts(directory: ImageDirectory) -> Iterator[tuple[int, Mount]]:
+def mounts(directory: Images) -> Iterator[tuple[int, Mount]]:
     """Every mount with CRIU's number of its namespace, in CRIU's order. Raises BadImage."""
     for name in directory.names():
         number = name.removeprefix("mountpoints-").removesuffix(".img")
@@ -85,7 +85,7 @@ def _mount(entry: dict[str, Any]) -> Mount:
     )  # fmt: skip
 
 
-def cgroups(directory: ImageDirectory) -> tuple[list[Cgroup], list[CgroupDirectory]]:
+def cgroups(directory: Images) -> tuple[list[Cgroup], list[CgroupDirectory]]:
     """The sets that processes are members of, and what was saved of the cgroups. Raises BadImage."""
     entry = directory.maybe("cgroup.img", "cgroup", tables.CGROUP)
     if entry is None:
@@ -115,7 +115,7 @@ def _below(
         yield from _below(controllers, path, child)
 
 
-def namespaces(directory: ImageDirectory, ids: dict[str, int]) -> Iterator[tuple[str, int, str]]:
+def namespaces(directory: Images, ids: dict[str, int]) -> Iterator[tuple[str, int, str]]:
     """Kind, CRIU's number, and what is worth saying of each that is in `ids`. Raises BadImage."""
     for kind in names.NAMESPACES:
         number = ids.get(f"{kind}_ns_id", 0)
@@ -123,7 +123,7 @@ def namespaces(directory: ImageDirectory, ids: dict[str, int]) -> Iterator[tuple
             yield kind, number, _said(directory, kind, number)
 
 
-def _said(directory: ImageDirectory, kind: str, number: int) -> str:
+def _said(directory: Images, kind: str, number: int) -> str:
     if kind == "uts":
         uts = directory.maybe(f"utsns-{number}.img", "utsns", tables.UTSNS) or {}
         return str(uts.get("nodename", ""))
@@ -141,7 +141,7 @@ def _said(directory: ImageDirectory, kind: str, number: int) -> str:
     return ""
 
 
-def timings(directory: ImageDirectory) -> dict[str, dict[str, int]]:
+def timings(directory: Images) -> dict[str, dict[str, int]]:
     """CRIU's statistics by "dump" and "restore", under its own names: times in microseconds, else counts.
 
     Raises BadImage; empty where CRIU left none.

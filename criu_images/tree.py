@@ -7,8 +7,8 @@ from typing import Any
 
 from ocimig.criu_images import fields, names, tables
 from ocimig.criu_images.errors import NoProcess
-from ocimig.criu_images.opened import ImageDirectory
-from ocimig.criu_images.pages import SAVED, Space
+from ocimig.criu_images.opened import Images
+from ocimig.criu_images.pages import SAVED, Piece, Space
 
 PROCESSES = 1 << 18
 WORDS = 128 << 10  # bytes of a command line, and of an environment, that are read
@@ -69,7 +69,7 @@ class Detail:
         return dict(self.ids)
 
 
-def processes(directory: ImageDirectory) -> list[Process]:
+def processes(directory: Images) -> list[Process]:
     """The tree, parents before their children, root first. Raises BadImage."""
     name = "pstree.img"
     found: dict[int, Process] = {}
@@ -94,7 +94,7 @@ def processes(directory: ImageDirectory) -> list[Process]:
     return list(found.values())
 
 
-def process(directory: ImageDirectory, pid: int) -> Process:
+def process(directory: Images, pid: int) -> Process:
     """One of them. Raises NoProcess and BadImage."""
     for each in processes(directory):
         if each.pid == pid:
@@ -102,12 +102,12 @@ def process(directory: ImageDirectory, pid: int) -> Process:
     raise NoProcess(pid=pid, path=directory.path)
 
 
-def core(directory: ImageDirectory, pid: int) -> dict[str, Any]:
+def core(directory: Images, pid: int) -> dict[str, Any]:
     """The core image of a process or a thread under CRIU's names. Raises BadImage."""
     return directory.only(f"core-{pid}.img", "core", tables.CORE)
 
 
-def detail(directory: ImageDirectory, pid: int) -> Detail:
+def detail(directory: Images, pid: int) -> Detail:
     """What is known of a process besides its files and its memory. Raises BadImage."""
     entry = core(directory, pid)
     task = entry["tc"]
@@ -160,36 +160,45 @@ def _limits(rlimits: dict[str, Any] | None) -> Iterator[tuple[str, int, int]]:
         yield f"RLIMIT_{name}", soft, hard
 
 
-def command(directory: ImageDirectory, pid: int) -> list[str]:
+def command(directory: Images, pid: int) -> list[str]:
     """The command line, of at most WORDS bytes; empty where it is not in the images. Raises BadImage."""
     return _words(directory, pid, "arg")
 
 
-def environment(directory: ImageDirectory, pid: int) -> list[str]:
+def environment(directory: Images, pid: int) -> list[str]:
     """The environment the process was started with, NAME=value, of at most WORDS bytes; likewise."""
     return _words(directory, pid, "env")
 
 
-def _words(directory: ImageDirectory, pid: int, which: str) -> list[str]:
+def words(directory: Images, pid: int) -> Iterator[Piece]:
+    """Where a process keeps both, as far as they are saved. Raises BadImage."""
+    for which in ("arg", "env"):
+        yield from _saved(directory, pid, which)
+
+
+def _words(directory: Images, pid: int, which: str) -> list[str]:
+    blocks = (data for piece in _saved(directory, pid, which) for _, data in piece.blocks())
+    found = b"".join(blocks).rstrip(b"\0")
+    return [fields.text(word) for word in found.split(b"\0")] if found else []
+
+
+def _saved(directory: Images, pid: int, which: str) -> Iterator[Piece]:
     if not directory.exists(f"mm-{pid}.img") or not directory.exists(f"pagemap-{pid}.img"):
-        return []
+        return
     mm = next(directory.records(f"mm-{pid}.img", "mm", MM_ENTRY), b"")
     found = directory.decoded(f"mm-{pid}.img", mm, _AREAS)
     start = found[f"{which}_start"]
     end = min(found[f"{which}_end"], start + WORDS)
-    parts: list[bytes] = []
     at = start
     with Space(directory, f"pagemap-{pid}.img") as space:
         for piece in space.within(start, end) if start < end else ():
             if piece.where != SAVED or piece.start != at:
                 break  # what is behind a gap would be words in the wrong place
-            parts += [data for _, data in piece.blocks()]
+            yield piece
             at = piece.end
-    found_words = b"".join(parts).rstrip(b"\0")
-    return [fields.text(word) for word in found_words.split(b"\0")] if found_words else []
 
 
-def filters(directory: ImageDirectory, last: int) -> tuple[int, int]:
+def filters(directory: Images, last: int) -> tuple[int, int]:
     """How many filters of seccomp end with number `last`, and how many instructions they have."""
     entry = directory.maybe("seccomp.img", "seccomp", tables.SECCOMP)
     known = entry["seccomp_filters"] if entry else []

@@ -381,3 +381,11 @@ class GroupTurnedBack(MigrationFailed):
 
     def __init__(self, *, id: str, reason: str) -> None:
         super().__init__(id=id, phase="", reason=reason, fix="")
+
+
+class NoRoomToLook(OcimigError):
+    """What is looked at has to be unpacked, and there is no room for that."""
+
+    message = "{path} has no room for {size} that have to be unpacked to look at them"
+    hint = "free space there, or name another directory in the environment: TMPDIR=/var/tmp"
+    code = 15

@@ -321,8 +321,28 @@ _ocimig() {
     "inspect,--format") mapfile -t COMPREPLY < <(compgen -W "tree json" -- "$cur"); return ;;
     "inspect,--html") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
     "inspect,--within") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "inspect,--container") return ;;
+    "inspect,--passphrase-file") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "inspect,--key-file") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "inspect,--passcommand") return ;;
+    "inspect,--cache") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "inspect,--port") return ;;
+    "inspect,-i"|"inspect,--identity") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "inspect,--known-hosts") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "inspect,--transport") mapfile -t COMPREPLY < <(compgen -W "paramiko openssh local" -- "$cur"); return ;;
+    "inspect,--remote-command") return ;;
     "diff,--format") mapfile -t COMPREPLY < <(compgen -W "tree json" -- "$cur"); return ;;
     "diff,--within") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "diff,--container") return ;;
+    "diff,--passphrase-file") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "diff,--key-file") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "diff,--passcommand") return ;;
+    "diff,--cache") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "diff,--port") return ;;
+    "diff,-i"|"diff,--identity") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "diff,--known-hosts") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "diff,--transport") mapfile -t COMPREPLY < <(compgen -W "paramiko openssh local" -- "$cur"); return ;;
+    "diff,--remote-command") return ;;
     "memory,-p"|"memory,--pid") return ;;
     "memory,--search") return ;;
     "memory,--search-hex") return ;;
@@ -332,6 +352,16 @@ _ocimig() {
     "memory,--output") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
     "memory,--core") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
     "memory,--within") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "memory,--container") return ;;
+    "memory,--passphrase-file") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "memory,--key-file") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "memory,--passcommand") return ;;
+    "memory,--cache") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "memory,--port") return ;;
+    "memory,-i"|"memory,--identity") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "memory,--known-hosts") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "memory,--transport") mapfile -t COMPREPLY < <(compgen -W "paramiko openssh local" -- "$cur"); return ;;
+    "memory,--remote-command") return ;;
     esac
     case $verb in
     "") mapfile -t COMPREPLY < <(compgen -W "create start run exec state list ps kill delete pause resume spec features checkpoint restore migrate dirty-rate drain recover doctor clone inspect diff memory archive backup job --root --log --log-format --debug --systemd-cgroup --rootless --cgroup-manager -h --help -v --version" -- "$cur") ;;
@@ -379,9 +409,9 @@ _ocimig() {
     "job validate") mapfile -t COMPREPLY < <(compgen -W "--jobs -h --help" -- "$cur") ;;
     "job show") mapfile -t COMPREPLY < <(compgen -W "--jobs -h --help" -- "$cur") ;;
     "job install-timer") mapfile -t COMPREPLY < <(compgen -W "--print --jobs -h --help" -- "$cur") ;;
-    "inspect") mapfile -t COMPREPLY < <(compgen -W "-p --pid --files --sockets --mounts --memory --env --stats --all --format --html --within -h --help" -- "$cur") ;;
-    "diff") mapfile -t COMPREPLY < <(compgen -W "--format --within -h --help" -- "$cur") ;;
-    "memory") mapfile -t COMPREPLY < <(compgen -W "-p --pid --list --search --search-hex --search-regex -c --context --extract --output --core --within -h --help" -- "$cur") ;;
+    "inspect") mapfile -t COMPREPLY < <(compgen -W "-p --pid --files --sockets --mounts --memory --env --stats --all --format --html --within --container --passphrase-file --key-file --passcommand --cache --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command -h --help" -- "$cur") ;;
+    "diff") mapfile -t COMPREPLY < <(compgen -W "--format --within --container --passphrase-file --key-file --passcommand --cache --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command -h --help" -- "$cur") ;;
+    "memory") mapfile -t COMPREPLY < <(compgen -W "-p --pid --list --search --search-hex --search-regex -c --context --extract --output --core --within --container --passphrase-file --key-file --passcommand --cache --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command -h --help" -- "$cur") ;;
     archive) mapfile -t COMPREPLY < <(compgen -W "show verify convert" -- "$cur") ;;
     backup) mapfile -t COMPREPLY < <(compgen -W "init create list show restore export import verify diff forget prune repair key unlock" -- "$cur") ;;
     job) mapfile -t COMPREPLY < <(compgen -W "run list status validate show install-timer" -- "$cur") ;;

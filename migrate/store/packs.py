@@ -69,6 +69,14 @@ class Packs:
                     del self._opened[number]
         self._names = found
 
+    def rest(self, most: int) -> None:
+        """Let go of the indexes that were read first, until those that are kept have at most so many
+        entries: who reads much in order needs few of them at a time."""
+        with self._guard:
+            kept = sum(each.contents.entries for each in self._opened.values())
+            while kept > most and len(self._opened) > 1:
+                kept -= self._opened.pop(next(iter(self._opened))).contents.entries
+
     def add(self, name: str, contents: Contents) -> None:
         """A pack that was just written."""
         parsed = head.parse(name, "pack")

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from ocimig_testkit.backup_shelf import Shelf
 from ocimig_testkit.box import Box
 
 pytestmark = [pytest.mark.root, pytest.mark.criu]
@@ -97,3 +98,24 @@ def test_a_listening_socket_is_shown_with_its_address(box: Box) -> None:
     (found,) = _inspect(box, "--sockets")["files"]
     assert (found["kind"], found["text"]) == ("inet", "tcp 0.0.0.0:7001 listening")
     assert found["details"]["family"] == "ipv4"
+
+
+def test_a_snapshot_and_its_archive_say_the_same(box: Box, shelf: Shelf, tmp_path: Path) -> None:
+    """Its memory is in the store for the one and in CRIU's images for the other: every fact, every page."""
+    box.run("family")
+    snapshot = f"{shelf.path}::{shelf.take()['id']}"
+    archive = tmp_path / "out.tar.zst"
+    box.ocimig("backup", "export", shelf.path, "latest", archive, *shelf.options())
+    found = []
+    for image in (snapshot, archive):
+        answer = box.ocimig("inspect", image, "--all", "--format", "json", *shelf.options())
+        found.append(json.loads(answer.out))
+    place = ("kind", "path", "origin", "checkpoint")
+    one, other = ({key: each[key] for key in each if key not in place} for each in found)
+    assert one == other
+    assert one["processes"][0]["command"] == ["/bin/worker", "family"]
+    assert one["totals"]["lost"] == one["totals"]["elsewhere"] == 0
+    assert one["totals"]["saved"] >= 64 << 10
+    assert found[0]["checkpoint"]["id"] == found[1]["checkpoint"]["id"] == box.id
+    assert box.ocimig("diff", snapshot, archive, *shelf.options()).out == ""
+    assert shelf.left() == []

@@ -9,7 +9,7 @@ from typing import Any
 from ocimig import jsonio
 from ocimig.criu_images import descriptors, mappings, surroundings, tree
 from ocimig.criu_images.errors import NoProcess
-from ocimig.criu_images.opened import ImageDirectory
+from ocimig.criu_images.opened import Images
 
 VERSION = 1
 _MANIFEST = "manifest.json"
@@ -51,7 +51,7 @@ def ordered(processes: list[tree.Process]) -> Iterator[tuple[tree.Process, str, 
 class Document:
     """One checkpoint, read once from front to back: the totals come last."""
 
-    def __init__(self, directory: ImageDirectory, wanted: Wanted) -> None:
+    def __init__(self, directory: Images, wanted: Wanted) -> None:
         self.directory = directory
         self.wanted = wanted
         self.files = descriptors.Files(directory)
@@ -73,10 +73,14 @@ class Document:
         parents, at = 0, self.directory.parent()
         while at is not None:
             parents, at = parents + 1, at.parent()
+        path = self.directory.path
+        if self.directory.kind != "snapshot":
+            path = os.path.abspath(path)
         return {
             "version": VERSION,
-            "kind": "directory",
-            "path": os.path.abspath(self.directory.path),
+            "kind": self.directory.kind,
+            "path": path,
+            "origin": self.directory.origin() or None,
             "checkpoint": self._known,
             "inventory": asdict(self.inventory),
             "parents": parents,

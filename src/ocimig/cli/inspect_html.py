@@ -24,7 +24,7 @@ _COLOURS = {
 }  # fmt: skip
 _MEANING = {
     "saved": "in this image", "inherited": "in a parent", "elsewhere": "held elsewhere",
-    "lost": "in no parent", "untouched": "never touched, or as in the mapped file",
+    "lost": "nowhere", "untouched": "never touched, or as in the mapped file",
 }  # fmt: skip
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1f2933; --paper: #fff; --rule: #cbd2d9; }

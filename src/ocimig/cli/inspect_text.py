@@ -1,5 +1,6 @@
 """`inspect` for people: plain lines, the same with and without a terminal. Never prints."""
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -7,7 +8,7 @@ from ocimig.cli.inspect_document import PLACES, Document
 from ocimig.cli.shown import amount, line, shown
 
 _WORDS = {"saved": "here", "inherited": "in a parent", "elsewhere": "held elsewhere",
-          "lost": "in no parent"}  # fmt: skip
+          "lost": "nowhere"}  # fmt: skip
 _LONGEST = 160
 
 
@@ -45,8 +46,25 @@ def head_lines(head: dict[str, Any]) -> Iterator[str]:
             f"checkpoint of {known['id']}, taken {known['created']} by criu {known['criu']} "
             f"on {known['architecture']}, Linux {known['kernel']}"
         )
+    yield from map(shown, _origin(head))
     if head["parents"]:
         yield f"memory is based on {head['parents']} earlier checkpoints"
+
+
+def _origin(head: dict[str, Any]) -> Iterator[str]:
+    """Where it lies, unless that is a directory."""
+    origin = head["origin"]
+    if head["kind"] == "archive":
+        of = f", from the image {origin['image']}" if origin["image"] else ""
+        signed = "signed, by whom was not checked" if origin["signed"] else "not signed"
+        yield f"in the archive {head['path']}, made by {origin['maker']}, {signed}: {origin['name']}{of}"
+    elif head["kind"] == "snapshot":
+        at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(origin["time"]))
+        tags = f", tags {', '.join(origin['tags'])}" if origin["tags"] else ""
+        yield (
+            f"snapshot {origin['id']} of {origin['container']} on {origin['host']} at {at} in "
+            f"{origin['store']}{tags}"
+        )
 
 
 def tail_lines(tail: dict[str, Any]) -> Iterator[str]:

@@ -7,7 +7,7 @@ import re
 import signal
 import struct
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from ocimig.cli import inspect_document, inspect_html, inspect_text
@@ -15,7 +15,7 @@ from ocimig.cli.inspect_document import Document, Wanted
 from ocimig.criu_images import compare, contents, corefile, mappings, tree
 from ocimig.criu_images.descriptors import Files
 from ocimig.criu_images.errors import MemoryElsewhere
-from ocimig.criu_images.opened import ImageDirectory
+from ocimig.criu_images.opened import ImageDirectory, Images
 from ocimig.errors import OcimigError
 
 _EVERYTHING = Wanted(0, True, True, True, True, True, True)
@@ -25,15 +25,23 @@ _NUMBERS = [0, 1, 2, 127, 128, 4095, 4096, 1 << 31, (1 << 32) - 1, 1 << 47, 1 <<
             (1 << 64) - 4096, (1 << 64) - 1]  # fmt: skip
 
 
-def look(path: Path, other: Path, scratch: Path) -> int:
+Opener = Callable[[Path], AbstractContextManager[Images]]
+
+
+def directory_of(path: Path) -> ImageDirectory:
+    """The images where they are."""
+    return ImageDirectory(str(path))
+
+
+def look(path: Path, other: Path, scratch: Path, opened: Opener = directory_of) -> int:
     """Read all there is, by every way there is; how many of them said that the image is bad.
 
-    Anything but an error of ours is what the campaign looks for, and comes out of here.
+    `opened` may put the images of a directory elsewhere first. Anything but an error of ours is what the campaign looks for, and comes out of here.
     """
     refused = 0
     for way in (_inspect, _memory, _core, _extract, _diff):
         try:
-            way(path, other, scratch)
+            way(path, other, scratch, opened)
         except OcimigError:
             refused += 1
         except OSError as error:
@@ -42,8 +50,8 @@ def look(path: Path, other: Path, scratch: Path) -> int:
     return refused
 
 
-def _inspect(path: Path, other: Path, scratch: Path) -> None:
-    with ImageDirectory(str(path)) as directory:
+def _inspect(path: Path, other: Path, scratch: Path, opened: Opener) -> None:
+    with opened(path) as directory:
         for _ in inspect_document.json_text(Document(directory, _EVERYTHING)):
             pass
         for line in inspect_text.lines(Document(directory, _EVERYTHING)):
@@ -51,8 +59,8 @@ def _inspect(path: Path, other: Path, scratch: Path) -> None:
         inspect_html.page(Document(directory, _EVERYTHING))
 
 
-def _memory(path: Path, other: Path, scratch: Path) -> None:
-    with ImageDirectory(str(path)) as directory:
+def _memory(path: Path, other: Path, scratch: Path, opened: Opener) -> None:
+    with opened(path) as directory:
         files = Files(directory)
         for process in tree.processes(directory):
             if mappings.has_memory(directory, process.pid):
@@ -61,17 +69,17 @@ def _memory(path: Path, other: Path, scratch: Path) -> None:
                     pass
 
 
-def _core(path: Path, other: Path, scratch: Path) -> None:
+def _core(path: Path, other: Path, scratch: Path, opened: Opener) -> None:
     target = scratch / "core"
     target.unlink(missing_ok=True)
-    with ImageDirectory(str(path)) as directory:
+    with opened(path) as directory:
         pid = tree.processes(directory)[0].pid
         corefile.write(directory, pid, Files(directory), str(target))
 
 
-def _extract(path: Path, other: Path, scratch: Path) -> None:
+def _extract(path: Path, other: Path, scratch: Path, opened: Opener) -> None:
     target = scratch / "extracted"
-    with ImageDirectory(str(path)) as directory:
+    with opened(path) as directory:
         files, pid = Files(directory), tree.processes(directory)[0].pid
         ranges = [(each.start, each.end) for each in mappings.of(directory, pid, files)][:8]
         for each in ranges:
@@ -82,8 +90,8 @@ def _extract(path: Path, other: Path, scratch: Path) -> None:
                 pass  # as it is in the undamaged images
 
 
-def _diff(path: Path, other: Path, scratch: Path) -> None:
-    with ImageDirectory(str(path)) as one, ImageDirectory(str(other)) as two:
+def _diff(path: Path, other: Path, scratch: Path, opened: Opener) -> None:
+    with opened(path) as one, opened(other) as two:
         a, b = compare.Side(one), compare.Side(two)
         for _ in compare.differences(a, b):
             pass
@@ -156,9 +164,9 @@ class Fuzzer:
         if self.dice.random() < 0.1 and not os.path.lexists(self.above / "parent"):
             os.symlink(self.dice.choice(["../case", "../above", "/"]), self.above / "parent")
 
-    def look(self) -> int:
+    def look(self, opened: Opener = directory_of) -> int:
         """At the case."""
-        return look(self.case, self.base, self.scratch)
+        return look(self.case, self.base, self.scratch, opened)
 
     def _odd(self, path: Path) -> None:
         """No file, or none that is regular."""

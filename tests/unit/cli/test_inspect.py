@@ -78,8 +78,8 @@ def test_the_json_is_one_document(
     assert main.run(["inspect", path, "--all", "--format", "json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert list(found) == [
-        "version", "kind", "path", "checkpoint", "inventory", "parents", "processes", "files",
-        "mappings", "shared_memory", "mounts", "cgroups", "totals", "statistics",
+        "version", "kind", "path", "origin", "checkpoint", "inventory", "parents", "processes",
+        "files", "mappings", "shared_memory", "mounts", "cgroups", "totals", "statistics",
     ]  # fmt: skip
     assert found["processes"][0]["command"] == ["prog", EVIL]
     assert found["mappings"][0]["start"] == f"{STACK - 3 * PAGE:#x}"
@@ -210,7 +210,7 @@ def test_a_checkpoint_without_its_parent_is_still_shown(
     found = kinds(tmp_path / "image")
     (found.path / "parent").symlink_to("../nowhere")
     assert main.run(["inspect", str(found.path)]) == 0
-    assert "4.0 KiB in no parent" in capsys.readouterr().out
+    assert "4.0 KiB nowhere" in capsys.readouterr().out
 
 
 def test_sizes_are_for_people() -> None:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from ocimig_testkit.image_fuzz import Fuzzer, limited
+from ocimig_testkit.image_fuzz import Fuzzer, Opener, limited
 from ocimig_testkit.image_kinds import kinds
+from ocimig_testkit.look import archived, stored
 
 CORPUS = Path(__file__).with_name("corpus")
 
@@ -47,3 +48,16 @@ def test_a_few_damaged_images_do_no_harm(fuzzer: Fuzzer) -> None:
         with limited(10.0):
             refused += fuzzer.look() > 0
     assert 0 < refused < 40
+
+
+@pytest.mark.parametrize("opened", [archived, stored])
+def test_damaged_images_do_no_harm_wherever_they_lie(fuzzer: Fuzzer, opened: Opener) -> None:
+    """In an archive, or in a store that somebody else can write to."""
+    fuzzer.fresh()
+    assert fuzzer.look(opened) == 0
+    refused = 0
+    for _ in range(10):
+        fuzzer.next()
+        with limited(10.0):
+            refused += fuzzer.look(opened) > 0
+    assert refused > 0

@@ -156,7 +156,7 @@ def _signers(call: Call) -> "Signers | None":
 
 @contextmanager
 def opened(path: str) -> Iterator[int]:
-    """The archive at a path; of an image its layer."""
+    """The archive at a path; of an image its layer. Raises CannotOpen, and what reading an image does."""
     from ocimig.migrate.archive import oci
 
     try:

@@ -16,13 +16,8 @@ def diff(call: Call) -> int:
     """0 where nothing differs, else 1, as diff(1) has it."""
     from ocimig.cli import inspect_source
 
-    within = call.text("within")
-    first, second = call.arguments
-    with (
-        inspect_source.opened(first, within) as before,
-        inspect_source.opened(second, within) as after,
-    ):
-        a, b = compare.Side(before), compare.Side(after)
+    with inspect_source.sources(call) as opened:
+        a, b = (compare.Side(opened(image)) for image in call.arguments)
         texts = _json(a, b) if call.text("format") == "json" else _lines(a, b)
         differs = False
         for text, differing in texts:

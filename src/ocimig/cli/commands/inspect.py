@@ -13,8 +13,8 @@ def inspect(call: Call) -> int:
     """The processes of a checkpoint, with what is asked for of them."""
     from ocimig.cli import inspect_document, inspect_source, inspect_text
 
-    with inspect_source.opened(call.arguments[0], call.text("within")) as directory:
-        document = inspect_document.Document(directory, _wanted(call))
+    with inspect_source.sources(call) as opened:
+        document = inspect_document.Document(opened(call.arguments[0]), _wanted(call))
         if call.text("html"):
             from ocimig.cli import inspect_html
 

@@ -8,7 +8,7 @@ from ocimig.cli.shown import amount, shown
 from ocimig.cli.verbs import Call
 from ocimig.criu_images import contents, corefile, mappings, tree
 from ocimig.criu_images.descriptors import Files
-from ocimig.criu_images.opened import ImageDirectory
+from ocimig.criu_images.opened import Images
 from ocimig.errors import SystemFailure, Usage
 
 _ACTIONS = ("list", "search", "search-hex", "search-regex", "extract", "core")
@@ -26,7 +26,8 @@ def memory(call: Call) -> int:
     if call.given("extract") != call.given("output"):
         _misuse("--extract and --output belong together")
     find = _finder(call)
-    with inspect_source.opened(call.arguments[0], call.text("within")) as directory:
+    with inspect_source.sources(call) as opened:
+        directory = opened(call.arguments[0])
         pid = tree.process(directory, call.number("pid")).pid
         files = Files(directory)
         if find is not None:
@@ -66,9 +67,7 @@ def _finder(call: Call) -> contents.Finder | None:
     return contents.literal(wanted)
 
 
-def _search(
-    directory: ImageDirectory, pid: int, files: Files, find: contents.Finder, context: int
-) -> int:
+def _search(directory: Images, pid: int, files: Files, find: contents.Finder, context: int) -> int:
     code = 1
     for match in contents.search(directory, pid, files, find, max(0, context)):
         code = 0
@@ -83,7 +82,7 @@ def _plain(data: bytes) -> str:
     return "".join(chr(byte) if 32 <= byte < 127 else "." for byte in data[: contents.LONGEST])
 
 
-def _list(directory: ImageDirectory, pid: int, files: Files) -> None:
+def _list(directory: Images, pid: int, files: Files) -> None:
     from ocimig.cli import inspect_document, inspect_text
 
     if mappings.has_memory(directory, pid):
@@ -91,7 +90,7 @@ def _list(directory: ImageDirectory, pid: int, files: Files) -> None:
             sys.stdout.write(inspect_text.mapping_line(inspect_document.counted(each)) + "\n")
 
 
-def _extract(directory: ImageDirectory, pid: int, files: Files, what: str, target: str) -> None:
+def _extract(directory: Images, pid: int, files: Files, what: str, target: str) -> None:
     chosen = _range(what)
     ranges = [chosen] if chosen else contents.named(directory, pid, files, what)
     try:
@@ -115,7 +114,7 @@ def _range(what: str) -> tuple[int, int] | None:
     return start, end
 
 
-def _core(directory: ImageDirectory, pid: int, files: Files, target: str) -> None:
+def _core(directory: Images, pid: int, files: Files, target: str) -> None:
     try:
         count = corefile.write(directory, pid, files, target)
     except OSError as error:

@@ -88,8 +88,8 @@ def cache(call: Call) -> str:
 
 
 @contextmanager
-def store(call: Call) -> Iterator[Store]:
-    """The store of the first argument, opened."""
-    where = call.arguments[0]
+def store(call: Call, where: str = "") -> Iterator[Store]:
+    """The store of the first argument, or another one, opened."""
+    where = where or call.arguments[0]
     with place(call, where) as found:
         yield Store.open(found, secret(call, where), cache=cache(call))

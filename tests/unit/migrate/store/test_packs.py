@@ -366,3 +366,24 @@ def test_what_is_wrong_with_a_pack_is_said_blob_by_blob() -> None:
     good, wrong = Packs(place, Plain()).sound(number, b"e" * 32)
     assert good == bytearray(3)
     assert "blob 0 is another" in wrong[0]
+
+
+def test_indexes_are_let_go_of_and_read_again() -> None:
+    """Who reads a snapshot of a TiB would hold 10 GiB of them; what is read afterwards is the same."""
+    dice = random.Random(5)
+    place = Counting()
+    blobs = [dice.randbytes(4096) for _ in range(20)]
+    numbers = [_written(place, Plain(), blobs) for _ in range(3)]
+    packs = Packs(place, Plain())
+    for _ in range(2):
+        for number in numbers:
+            assert packs.blob(number, 7) == blobs[7]
+        packs.rest(45)
+        before = len(place.reads)
+        packs.contents(numbers[2])
+        packs.contents(numbers[1])
+        assert len(place.reads) == before
+        packs.contents(numbers[0])
+        assert len(place.reads) > before
+        packs.rest(0)
+        assert len(packs._opened) == 1
