@@ -129,6 +129,17 @@ _ocimig() {
     "clone,--output") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
     "clone,--work-path") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
     "clone,-f"|"clone,--format") mapfile -t COMPREPLY < <(compgen -W "table json" -- "$cur"); return ;;
+    "clone,--files") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "clone,--container") return ;;
+    "clone,--passphrase-file") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "clone,--key-file") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "clone,--passcommand") return ;;
+    "clone,--cache") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "clone,-p"|"clone,--port") return ;;
+    "clone,-i"|"clone,--identity") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "clone,--known-hosts") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    "clone,--transport") mapfile -t COMPREPLY < <(compgen -W "paramiko openssh local" -- "$cur"); return ;;
+    "clone,--remote-command") return ;;
     "archive show,--allowed-signers") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
     "archive show,--signer") return ;;
     "archive verify,--allowed-signers") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
@@ -338,7 +349,7 @@ _ocimig() {
     "drain") mapfile -t COMPREPLY < <(compgen -W "--to --parallel -n --dry-run --keep-going --json -p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command --remote-root --max-downtime --max-rounds --max-bandwidth --timeout --on-timeout --auto-converge --post-copy --tracker --streams --compress --forget-retained --tcp-close --file-locks --link-remap --ext-unix-sk --keep-source-files -h --help" -- "$cur") ;;
     "recover") if [[ $cur == -* ]]; then mapfile -t COMPREPLY < <(compgen -W "--json -h --help" -- "$cur"); else mapfile -t COMPREPLY < <(_ocimig_ids "$cur"); fi ;;
     "doctor") mapfile -t COMPREPLY < <(compgen -W "--json -h --help" -- "$cur") ;;
-    "clone") mapfile -t COMPREPLY < <(compgen -W "-n --count --name -b --bundle --net --fill --whole --output --work-path -f --format -h --help" -- "$cur") ;;
+    "clone") mapfile -t COMPREPLY < <(compgen -W "-n --count --name -b --bundle --net --fill --whole --output --work-path -f --format --files --container --passphrase-file --key-file --passcommand --cache -p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command -h --help" -- "$cur") ;;
     "archive show") mapfile -t COMPREPLY < <(compgen -W "--allowed-signers --signer --members --json -h --help" -- "$cur") ;;
     "archive verify") mapfile -t COMPREPLY < <(compgen -W "--allowed-signers --signer -h --help" -- "$cur") ;;
     "archive convert") mapfile -t COMPREPLY < <(compgen -W "--compress --oci -h --help" -- "$cur") ;;

@@ -25,13 +25,15 @@ from ocimig.runtime.store import Store
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A checkpoint that was found whole, and the root file system that its copies lie over."""
+    """A checkpoint that was found whole, and the root file system that its copies lie over. `ground` is the
+    directory that goes with the last copy; "" where the images and the files are somebody's own."""
 
     image: str
     manifest: Manifest
     config: dict[str, Any]
     bundle: str
     root: str
+    ground: str = ""
 
     @property
     def network(self) -> dict[str, Any] | None:
@@ -133,11 +135,15 @@ def _live(
             verify=False,  # find() has
             claimed=True,
             mounts=(layer.root,),
+            shared=(source.ground,) if source.ground else (),
         )
         store.claim(name)
         with restore.Restoration(store, name, wanted) as work:
             # First the facts: whoever deletes it finds the mount, wherever we are ended.
-            store.save(ContainerState(name, bundle=layer.bundle, mounts=[layer.root]), sync=False)
+            first = ContainerState(
+                name, bundle=layer.bundle, mounts=[*wanted.mounts], shared=[*wanted.shared]
+            )
+            store.save(first, sync=False)
             listener = hurry.listen(layer.state)
             layer.make(source.root)
             path = os.path.join(layer.bundle, CONFIG)

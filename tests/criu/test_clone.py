@@ -1,6 +1,7 @@
 """clone: copies of one checkpoint, each for itself."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 
 from ocimig.migrate.lazy import mark
 from ocimig_testkit import until
+from ocimig_testkit.backup_shelf import Shelf
 from ocimig_testkit.box import Box
 
 pytestmark = [pytest.mark.root, pytest.mark.criu, pytest.mark.busybox]
@@ -244,3 +246,32 @@ def test_a_copy_that_forks_without_end_does_not_cost_a_descriptor_for_each(box: 
             assert len(os.listdir(f"/proc/{keeper}/fd")) < 120
     finally:
         copies.delete()
+
+
+def test_copies_of_a_snapshot_need_its_store_no_more(
+    box: Box, shelf: Shelf, tmp_path: Path
+) -> None:
+    """Images and files are taken out once; what is not held open goes at once, the rest with the last copy."""
+    box.run("idle", str(SIZE >> 20))
+    (box.bundle.rootfs / "kept").write_text("before")
+    until(box.lines, "its first word")
+    taken = shelf.take()
+    copies, files = Copies(box), tmp_path / "files"
+    shelf.lose()
+    copies.names = [f"{box.id}-1", f"{box.id}-2"]
+    box.ocimig(
+        "clone", "-n", "2", "--net", "none", "--output", copies.output, "--files", files,
+        *shelf.options(), shelf.path, taken["id"],
+    )  # fmt: skip
+    try:
+        shutil.rmtree(shelf.path)
+        (place,) = files.iterdir()
+        assert sorted(path.name for path in place.iterdir()) == ["trees", "users"]
+        for name in copies.names:
+            assert _resident(box.ocimig.pid(name)) < SIZE >> 2
+            assert copies.inside(name, "/bin/cat", "/kept") == "before"
+        box.ocimig("delete", "--force", copies.names[0])
+        _touched(copies, copies.names[1])
+    finally:
+        copies.delete()
+    assert list(files.iterdir()) == []

@@ -3,7 +3,7 @@
 from ocimig.cli.verbs import ANY, FLAG, MANY, MAYBE, NUMBER, TEXT, Option, Verb
 from ocimig.cli.verbs_archive import EXPORT
 
-_OPEN = (
+OPEN = (
     Option("--passphrase-file", "the file whose content is the passphrase of the store", TEXT, "FILE",
            file=True),
     Option("--key-file", "the file whose content is a key of the store", TEXT, "FILE", file=True),
@@ -31,7 +31,7 @@ _KEEP = (
            "DURATION"),
     Option("--keep-tag", "keep all with this tag", MANY, "TAG"),
 )  # fmt: skip
-_LATEST_OF = Option("--container", "with latest: the latest of this container", TEXT, "ID")
+LATEST_OF = Option("--container", "with latest: the latest of this container", TEXT, "ID")
 
 BACKUP = (
     Verb(
@@ -42,7 +42,7 @@ BACKUP = (
             Option("--encryption", "what seals it (default: none for a directory here to which no key "
                    "is given, else aes-256-gcm)", TEXT, "CIPHER",
                    choices=("none", "aes-256-gcm", "chacha20-poly1305")),
-            *_OPEN,
+            *OPEN,
         ),
         description="STORE is a directory, or ssh://[USER@]HOST[:PORT]/PATH.",
         examples=(("On this host", "backup init /srv/backups"),
@@ -59,7 +59,7 @@ BACKUP = (
                    choices=("auto", "userfault", "softdirty", "content", "none")),
             Option("--tcp-close", "close established TCP connections at a restore instead of keeping them",
                    FLAG),
-            _FORMAT, *_OPEN,
+            _FORMAT, *OPEN,
         ),
         description=(
             "Each container is frozen once, for as long as it takes to save everything but its memory and "
@@ -75,7 +75,7 @@ BACKUP = (
             Option("--container", "only those of this container", TEXT, "ID"),
             Option("--tag", "only those with this tag", MANY, "TAG"),
             Option("-q, --quiet", "only their names", FLAG),
-            _FORMAT, *_OPEN,
+            _FORMAT, *OPEN,
         ),
         examples=(("All", "backup list /srv/backups"),),
     ),
@@ -83,7 +83,7 @@ BACKUP = (
         "backup show", "ocimig.cli.commands.backup:show",
         "show what is in a snapshot",
         arguments="STORE SNAPSHOT", minimum=2, maximum=2, contract=False,
-        options=(Option("--files", "list its files too", FLAG), _FORMAT, *_OPEN),
+        options=(Option("--files", "list its files too", FLAG), _FORMAT, *OPEN),
         description="SNAPSHOT is the begin of its name, or latest.",
         examples=(("The latest", "backup show /srv/backups latest"),),
     ),
@@ -92,12 +92,12 @@ BACKUP = (
         "bring a container back from a snapshot",
         arguments="STORE SNAPSHOT", minimum=2, maximum=2, contract=False,
         options=(
-            _LATEST_OF,
+            LATEST_OF,
             Option("--as", "name it so (default: as it was)", TEXT, "ID"),
             Option("-b, --bundle", "directory of its files (default: where they were)", TEXT, "DIR",
                    file=True),
             Option("--tcp-close", "close established TCP connections instead of keeping them", FLAG),
-            *_OPEN,
+            *OPEN,
         ),
         description=(
             "Its files go into a directory that is new or empty, its memory back into its processes, and "
@@ -112,7 +112,7 @@ BACKUP = (
         "write a snapshot into one file, as checkpoint --export does",
         arguments="STORE SNAPSHOT FILE", minimum=3, maximum=3, contract=False,
         options=(
-            _LATEST_OF, *EXPORT[1:], *_OPEN,
+            LATEST_OF, *EXPORT[1:], *OPEN,
         ),
         description=(
             "All of its memory and its root file system are in the file: restore --import brings it back "
@@ -130,7 +130,7 @@ BACKUP = (
                    "its digests", MAYBE, "5%"),
             Option("--restore", "prove this snapshot (or latest) by restoring it, held and apart, comparing "
                    "all of its memory, and throwing it away", MANY, "SNAPSHOT"),
-            _FORMAT, *_OPEN,
+            _FORMAT, *OPEN,
         ),
         examples=(("Everything", "backup verify /srv/backups --read-data"),),
     ),
@@ -138,7 +138,7 @@ BACKUP = (
         "backup diff", "ocimig.cli.commands.backup:diff",
         "show how two snapshots differ",
         arguments="STORE SNAPSHOT SNAPSHOT", minimum=3, maximum=3, contract=False,
-        options=(_FORMAT, *_OPEN),
+        options=(_FORMAT, *OPEN),
         examples=(("Files and memory", "backup diff /srv/backups 3f2a latest"),),
     ),
     Verb(
@@ -151,7 +151,7 @@ BACKUP = (
             Option("--tag", "only those with this tag", MANY, "TAG"),
             Option("-n, --dry-run", "say what would be removed, and why the others stay", FLAG),
             Option("--prune", "then remove what no snapshot needs any more", FLAG),
-            _FORMAT, *_OPEN,
+            _FORMAT, *OPEN,
         ),
         description=(
             "What to keep counts for each container by itself. One that is damaged is removed by its whole "
@@ -167,7 +167,7 @@ BACKUP = (
             Option("-n, --dry-run", "say what would be removed", FLAG),
             Option("--max-unused", "leave a pack as it is with up to this part unneeded (default: 30%)",
                    TEXT, "PART"),
-            _FORMAT, *_OPEN,
+            _FORMAT, *OPEN,
         ),
         examples=(("Free space", "backup prune /srv/backups"),),
     ),
@@ -175,7 +175,7 @@ BACKUP = (
         "backup repair", "ocimig.cli.commands.backup_care:repair",
         "set aside what is damaged",
         arguments="STORE", contract=False,
-        options=(_FORMAT, *_OPEN),
+        options=(_FORMAT, *OPEN),
         description=(
             "Reads everything. What is damaged, and snapshots that need it, go to quarantine/ in the "
             "store; nothing is invented."
@@ -194,7 +194,7 @@ BACKUP = (
             Option("--new-passcommand", "add, change: the command that prints the new passphrase", TEXT,
                    "COMMAND"),
             Option("--comment", "add, change: note this with the new key", TEXT, "TEXT"),
-            _FORMAT, *_OPEN,
+            _FORMAT, *OPEN,
         ),
         description=(
             "Each key opens the store by itself. change replaces the one that is given by a new one, "
@@ -211,7 +211,7 @@ BACKUP = (
         "backup unlock", "ocimig.cli.commands.backup_care:unlock",
         "show who holds a store, and forget those who are dead",
         arguments="STORE", contract=False,
-        options=_OPEN,
+        options=OPEN,
         description="The kernel frees the lock of a process that ends: what is held is held by somebody who lives.",
         examples=(("Who is it?", "backup unlock /srv/backups"),),
     ),

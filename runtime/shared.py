@@ -1,0 +1,47 @@
+"""Directories that several containers stand on, and that go with the last of them. Never makes one.
+
+    <place>/users/<name>   a link to the state directory of each that stands on it
+    <place>/…              what they share
+
+Of several that let go at the same time rmdir(2) takes `users` from one alone, and that one removes the rest.
+"""
+
+import errno
+import os
+
+from ocimig import files
+
+USERS = "users"
+
+
+def hold(place: str, name: str, state: str) -> None:
+    """`name`, whose state directory is `state`, stands on it from now on."""
+    users = os.path.join(place, USERS)
+    os.makedirs(users, mode=0o700, exist_ok=True)
+    os.symlink(state, os.path.join(users, name))
+
+
+def users(place: str) -> "dict[str, str]":
+    """Who stands on it: state directories by name."""
+    home = os.path.join(place, USERS)
+    try:
+        return {name: os.readlink(os.path.join(home, name)) for name in sorted(os.listdir(home))}
+    except FileNotFoundError:
+        return {}
+
+
+def release(place: str, name: str) -> bool:
+    """`name` does not stand on it any more; whether it was the last, and all of it is gone."""
+    users = os.path.join(place, USERS)
+    try:
+        os.unlink(os.path.join(users, name))
+    except FileNotFoundError:
+        pass
+    try:
+        os.rmdir(users)
+    except OSError as error:
+        if error.errno not in {errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT}:
+            raise
+        return False
+    files.remove_tree(place)
+    return True
