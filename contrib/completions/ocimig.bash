@@ -126,6 +126,7 @@ _ocimig() {
     "clone,--name") return ;;
     "clone,-b"|"clone,--bundle") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
     "clone,--net") return ;;
+    "clone,--merge") mapfile -t COMPREPLY < <(compgen -W "auto on off" -- "$cur"); return ;;
     "clone,--output") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
     "clone,--work-path") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
     "clone,-f"|"clone,--format") mapfile -t COMPREPLY < <(compgen -W "table json" -- "$cur"); return ;;
@@ -349,7 +350,7 @@ _ocimig() {
     "drain") mapfile -t COMPREPLY < <(compgen -W "--to --parallel -n --dry-run --keep-going --json -p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command --remote-root --max-downtime --max-rounds --max-bandwidth --timeout --on-timeout --auto-converge --post-copy --tracker --streams --compress --forget-retained --tcp-close --file-locks --link-remap --ext-unix-sk --keep-source-files -h --help" -- "$cur") ;;
     "recover") if [[ $cur == -* ]]; then mapfile -t COMPREPLY < <(compgen -W "--json -h --help" -- "$cur"); else mapfile -t COMPREPLY < <(_ocimig_ids "$cur"); fi ;;
     "doctor") mapfile -t COMPREPLY < <(compgen -W "--json -h --help" -- "$cur") ;;
-    "clone") mapfile -t COMPREPLY < <(compgen -W "-n --count --name -b --bundle --net --fill --whole --output --work-path -f --format --files --container --passphrase-file --key-file --passcommand --cache -p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command -h --help" -- "$cur") ;;
+    "clone") mapfile -t COMPREPLY < <(compgen -W "-n --count --name -b --bundle --net --fill --whole --merge --output --work-path -f --format --files --container --passphrase-file --key-file --passcommand --cache -p --port -i --identity --known-hosts --accept-new-host-key --transport --remote-command -h --help" -- "$cur") ;;
     "archive show") mapfile -t COMPREPLY < <(compgen -W "--allowed-signers --signer --members --json -h --help" -- "$cur") ;;
     "archive verify") mapfile -t COMPREPLY < <(compgen -W "--allowed-signers --signer -h --help" -- "$cur") ;;
     "archive convert") mapfile -t COMPREPLY < <(compgen -W "--compress --oci -h --help" -- "$cur") ;;

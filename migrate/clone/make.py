@@ -5,12 +5,12 @@ import socket
 from dataclasses import dataclass
 from typing import Any
 
-from ocimig import files, jsonio
+from ocimig import files, jsonio, log
 from ocimig.criu_images.errors import CriuFailed
 from ocimig.criu_images.image import CONFIG, CheckpointImage, Manifest
 from ocimig.files import Fd
 from ocimig.migrate import journal, network, network_arp, restore
-from ocimig.migrate.clone import keeper, plan
+from ocimig.migrate.clone import keeper, merge, plan
 from ocimig.migrate.clone.errors import NotClonable
 from ocimig.migrate.clone.layer import Layer
 from ocimig.migrate.lazy import hurry
@@ -45,13 +45,14 @@ class Source:
 class CloneOptions:
     """As the options of `ocimig clone`. Output of the copies goes to files in `output` ("" is nowhere), logs
     of CRIU below `work_path` ("" is the copy's state directory). Memory comes when it is touched; with `fill` all of
-    it comes while the copy runs, with `whole` before."""
+    it comes while the copy runs, with `whole` before. With `merge` equal pages of copies are the kernel's to merge."""
 
     output: str = ""
     work_path: str = ""
     whole: bool = False
     fill: bool = False
     systemd_cgroup: bool = False
+    merge: bool = False
 
 
 def find(image_path: str, bundle: str = "") -> Source:
@@ -146,11 +147,17 @@ def _live(
             store.save(first, sync=False)
             listener = hurry.listen(layer.state)
             layer.make(source.root)
+            if options.merge:
+                merge.mark()
             path = os.path.join(layer.bundle, CONFIG)
             files.write_atomic(path, jsonio.dumps(config, indent=2).encode(), sync=False)
             work.prepare(config, foreseen=source.manifest.facts)
             keeper.settle_in()  # its cgroup, which may be beside ours, has been made
             pid = _run(work, name, keep_log=bool(options.work_path))
+            if options.merge and not merge.marked(pid):
+                log.warning(
+                    f"{name} is not marked for KSM: the kernel forgot it at an exec (6.7 does not)"
+                )
             pages, work.pages = work.pages, None
     say({"pid": pid})
     if pages is not None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ocimig.migrate.clone import merge
 from ocimig.migrate.lazy import mark
 from ocimig_testkit import until
 from ocimig_testkit.backup_shelf import Shelf
@@ -91,6 +92,7 @@ def test_copies_go_on_from_the_instant_each_for_itself(copies: Copies) -> None:
         assert copies.inside(name, "/bin/hostname") == name
         copies.inside(name, "/bin/sh", "-c", f"echo {name} > /own")
     pids = [copies.box.ocimig.pid(name) for name in copies.names]
+    assert all(merge.marked(pid) == (not merge.impossible()) for pid in pids)
     assert len({_cgroup(pid) for pid in pids}) == 3
     assert len({os.readlink(f"/proc/{pid}/ns/net") for pid in pids}) == 3
     assert [copies.inside(name, "/bin/cat", "/own") for name in copies.names] == copies.names
@@ -102,8 +104,9 @@ def test_copies_go_on_from_the_instant_each_for_itself(copies: Copies) -> None:
 
 def test_delete_leaves_nothing_of_a_copy(copies: Copies) -> None:
     """Neither a mount nor a cgroup nor a file; what it wrote goes with it."""
-    copies.start(1)
+    copies.start(1, "--merge", "off")
     (name,) = copies.names
+    assert not merge.marked(copies.box.ocimig.pid(name))
     group = copies.box.ocimig.root / name
     assert f"{group}/bundle/rootfs" in _mounts()
     copies.delete()

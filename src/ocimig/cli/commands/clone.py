@@ -89,14 +89,18 @@ def _networks(call: Call, saved: dict[str, Any] | None, count: int) -> Networks:
 
 
 def _start(call: Call, source: "Source", names: Sequence[str], joined: Networks) -> int:
-    from ocimig.migrate.clone import make
+    from ocimig.migrate.clone import make, merge
 
+    merged, hint = merge.decide(call.text("merge", merge.AUTO))
+    if hint:
+        log.warning(hint)
     options = make.CloneOptions(
         output=_absolute(call.text("output")),
         work_path=_absolute(call.text("work-path")),
         whole=call.flag("whole"),
         fill=call.flag("fill"),
         systemd_cgroup=context.systemd_cgroup(call),
+        merge=merged,
     )
     table = call.text("format", "table") == "table"
     documents: list[dict[str, Any]] = []
