@@ -5,6 +5,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,13 +13,19 @@ import pytest
 
 from ocimig.migrate.clone import merge
 from ocimig.migrate.lazy import mark
-from ocimig_testkit import until
+from ocimig_testkit import TOKEN, until
 from ocimig_testkit.backup_shelf import Shelf
 from ocimig_testkit.box import Box
 
 pytestmark = [pytest.mark.root, pytest.mark.criu, pytest.mark.busybox]
 
 SIZE = 16 << 20  # of memory that is not touched
+_ASK = """
+import socket, sys
+with socket.create_connection((sys.argv[1], 5000), timeout=20) as peer:
+    peer.sendall(b"x")
+    print(peer.recv(100).decode())
+"""
 
 
 class Copies:
@@ -278,3 +285,49 @@ def test_copies_of_a_snapshot_need_its_store_no_more(
     finally:
         copies.delete()
     assert list(files.iterdir()) == []
+
+
+@pytest.fixture
+def inside() -> Iterator[tuple[str, ...]]:
+    """What enters a network namespace in which there is a bridge, br0 with 10.0.0.1."""
+    name = f"{TOKEN}-k"
+    bridge = ("link", "add", "name", "br0", "type", "bridge")
+    subprocess.run(["ip", "netns", "add", name], check=True)
+    try:
+        for words in (
+            ("link", "set", "lo", "up"), bridge, ("address", "add", "10.0.0.1/24", "dev", "br0"),
+            ("link", "set", "br0", "up"),
+        ):  # fmt: skip
+            subprocess.run(["ip", "-n", name, *words], check=True)
+        yield ("nsenter", f"--net=/run/netns/{name}")
+    finally:
+        subprocess.run(["ip", "netns", "delete", name], check=True)
+
+
+@pytest.mark.netns
+def test_copies_of_a_server_answer_each_at_its_own_address(
+    box: Box, inside: tuple[str, ...]
+) -> None:
+    """Two on one bridge: what one of them counts the other does not."""
+
+    def ask(address: str) -> int:
+        command = [*inside, sys.executable, "-c", _ASK, address]
+        return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+    box.ocimig.prefix = inside
+    box.run("serve", "5000")
+    box.checkpoint()
+    box.ocimig("delete", "--force", box.id)
+    copies = Copies(box)
+    try:
+        copies.start(2, "--net", "bridge=br0,address=10.0.0.50/24")
+        assert [ask("10.0.0.50") for _ in range(3)] == [1, 2, 3]
+        assert ask("10.0.0.51") == 1
+        assert ask("10.0.0.50") == 4
+        assert [copies.inside(name, "/bin/hostname") for name in copies.names] == copies.names
+    finally:
+        copies.delete()
+    links = subprocess.run(
+        [*inside, "ip", "-br", "link"], capture_output=True, text=True, check=True
+    )
+    assert [line.split()[0] for line in links.stdout.splitlines()] == ["lo", "br0"]
