@@ -1,7 +1,7 @@
 """What copies of a snapshot stand on: its images and files, taken out of the store once for all of them.
 
     <home>/<container>.<random>/   0700, locked by flock(2) as long as its maker, or a keeper, is at work
-        users/<copy>               who stands on it (runtime/shared.py)
+        ocimig-shared, users/      that it is one, and who stands on it (runtime/shared.py)
         images/                    until the copies have been started: their keepers hold the memory open
         trees/bundle, …            the files; the copies' layers lie over them
 
@@ -37,6 +37,7 @@ def ground(home: str, store: Store, container: str, names: Sequence[str]) -> Ite
     sweep(home)
     place, lock = room.taken(home, container)
     with lock:
+        shared.make(place)
         shared.hold(place, _MAKER, place)
         for name in names:
             shared.hold(place, name, store.path(name))
@@ -71,7 +72,7 @@ def take_out(repository: Repository, snapshot: Snapshot, place: str) -> Source:
 
 
 def sweep(home: str) -> list[str]:
-    """Remove what nobody stands on and nobody makes; what that was."""
+    """Remove what nobody stands on and nobody makes; what that was. `home` may hold anything else as well."""
     gone = []
     try:
         names = sorted(os.listdir(home))
@@ -79,7 +80,7 @@ def sweep(home: str) -> list[str]:
         return []
     for name in names:
         place = os.path.join(home, name)
-        lock = room.locked(place)
+        lock = room.locked(place) if shared.is_one(place) else None
         if lock is None:
             continue
         with lock:
@@ -95,7 +96,7 @@ def _abandoned(place: str) -> bool:
     """Remove it unless somebody stands on it. Its maker is not at work: we have the lock."""
     known = shared.users(place)
     if not known:
-        files.remove_tree(place)
+        shared.remove(place)
         return True
     gone = [name for name, state in known.items() if name == _MAKER or not os.path.isdir(state)]
     return sum(shared.release(place, name) for name in gone) > 0

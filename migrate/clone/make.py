@@ -2,6 +2,7 @@
 
 import os
 import socket
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -154,10 +155,8 @@ def _live(
             work.prepare(config, foreseen=source.manifest.facts)
             keeper.settle_in()  # its cgroup, which may be beside ours, has been made
             pid = _run(work, name, keep_log=bool(options.work_path))
-            if options.merge and not merge.marked(pid):
-                log.warning(
-                    f"{name} is not marked for KSM: the kernel forgot it at an exec (6.7 does not)"
-                )
+            if options.merge:
+                _say_unmarked(pid, name)
             pages, work.pages = work.pages, None
     say({"pid": pid})
     if pages is not None:
@@ -175,6 +174,14 @@ def _run(work: restore.Restoration, name: str, *, keep_log: bool) -> int:
         raise error if keep_log else _without_log(error) from error
     work.settle()
     return state.pid
+
+
+def _say_unmarked(pid: int, name: str) -> None:
+    with suppress(ProcessLookupError, FileNotFoundError):  # it may have ended already
+        if not merge.marked(pid):
+            log.warning(
+                f"{name} is not marked for KSM: the kernel forgot it at an exec (6.7 does not)"
+            )
 
 
 def _without_log(error: CriuFailed) -> CriuFailed:

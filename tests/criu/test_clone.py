@@ -13,6 +13,7 @@ import pytest
 
 from ocimig.migrate.clone import merge
 from ocimig.migrate.lazy import mark
+from ocimig.runtime import shared
 from ocimig_testkit import TOKEN, until
 from ocimig_testkit.backup_shelf import Shelf
 from ocimig_testkit.box import Box
@@ -276,7 +277,7 @@ def test_copies_of_a_snapshot_need_its_store_no_more(
     try:
         shutil.rmtree(shelf.path)
         (place,) = files.iterdir()
-        assert sorted(path.name for path in place.iterdir()) == ["trees", "users"]
+        assert sorted(path.name for path in place.iterdir()) == [shared.MARK, "trees", "users"]
         for name in copies.names:
             assert _resident(box.ocimig.pid(name)) < SIZE >> 2
             assert copies.inside(name, "/bin/cat", "/kept") == "before"

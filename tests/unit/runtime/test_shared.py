@@ -16,6 +16,7 @@ def place(tmp_path: Path) -> Path:
     found = tmp_path / "place"
     (found / "trees/bundle").mkdir(parents=True)
     (found / "trees/bundle/motd").write_text("hello\n")
+    shared.make(str(found))
     for name in ("a", "b"):
         shared.hold(str(found), name, str(tmp_path / "root" / name))
     return found
@@ -43,3 +44,12 @@ def test_a_container_lets_go_when_it_is_deleted(place: Path, tmp_path: Path) -> 
     lifecycle.delete(store, "b", force=True)
     assert not place.exists()
     assert os.listdir(store.root) == []
+
+
+def test_what_was_made_for_something_else_is_not_removed(place: Path) -> None:
+    """Whoever names it: the file that says what it is decides."""
+    (place / shared.MARK).unlink()
+    shared.release(str(place), "a")
+    shared.release(str(place), "b")
+    shared.remove(str(place))
+    assert (place / "trees/bundle/motd").exists()

@@ -13,7 +13,7 @@ from ocimig.migrate.clone import ground
 from ocimig.migrate.clone.errors import NotClonable
 from ocimig.migrate.lazy import images
 from ocimig.migrate.store.errors import StoreDamaged
-from ocimig.runtime import lifecycle
+from ocimig.runtime import lifecycle, shared
 from ocimig.runtime.state import ContainerState
 from ocimig.runtime.store import Store
 from ocimig_testkit.images import PAGE
@@ -83,7 +83,7 @@ def test_it_goes_with_the_last_copy(containers: Store, tmp_path: Path) -> None:
         lifecycle.delete(containers, "web-1", force=True)
         made(containers, "web-2", "/somewhere/else")
         assert ground.sweep(str(home)) == []
-    assert sorted(os.listdir(place)) == ["trees", "users"]
+    assert sorted(os.listdir(place)) == [shared.MARK, "trees", "users"]
     assert ground.sweep(str(home)) == []
     lifecycle.delete(containers, "web-2", force=True)
     assert os.path.exists(place)
@@ -117,3 +117,16 @@ def test_what_a_crash_or_a_reboot_left_is_swept(containers: Store, tmp_path: Pat
     (left,) = home.iterdir()
     assert ground.sweep(str(home)) == [str(left)]
     assert os.listdir(home) == []
+
+
+def test_what_else_is_in_its_home_stays(containers: Store, tmp_path: Path) -> None:
+    """It may be any directory: somebody's volumes, say."""
+    home = tmp_path / "srv"
+    for name in ("db/users", "empty"):
+        (home / name).mkdir(parents=True)
+    (home / "db/data").write_text("precious")
+    with ground.ground(str(home), containers, "web", ["web-1"]):
+        pass
+    assert sorted(os.listdir(home)) == ["db", "empty"]
+    assert (home / "db/data").read_text() == "precious"
+    assert ground.sweep(str(home)) == []
