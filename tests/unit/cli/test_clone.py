@@ -116,3 +116,20 @@ def test_a_kernel_that_cannot_merge_is_no_hindrance_unless_it_has_to(
     assert _run(tmp_path, "--merge", "on") == 14
     assert "it is too old" in capfd.readouterr().err
     assert made.asked == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--files", "/srv", "/image"), "--files is for copies of a snapshot"),
+        (("--container", "web", "/image"), "--container is for copies of a snapshot"),
+        (("--bundle", "/b", "/store", "latest"), "--bundle is for copies of a checkpoint"),
+    ],
+)
+def test_an_option_that_would_have_no_effect_is_refused(
+    made: Made, tmp_path: Path, capfd: pytest.CaptureFixture[str], words: tuple[str, ...], said: str
+) -> None:
+    """An image has its files elsewhere, a snapshot has its own."""
+    assert main.run(["--root", str(tmp_path), "clone", *words]) == 2
+    assert said in capfd.readouterr().err
+    assert made.asked == []

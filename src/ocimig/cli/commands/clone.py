@@ -26,7 +26,7 @@ def clone(call: Call) -> int:
 
     if len(call.arguments) == 2:
         return _of_snapshot(call)
-    _only_with(call, "container", "files", words="a store")
+    _only_with(call, "container", "files", words="a snapshot")
     source = make.find(call.arguments[0], call.text("bundle"))
     names, joined = _wanted(call, source.manifest.id, source.network)
     for id in make.writers(context.store(call), source):
@@ -42,7 +42,7 @@ def _of_snapshot(call: Call) -> int:
     from ocimig.migrate.backup.restore import saved_network
     from ocimig.migrate.clone import ground
 
-    _only_with(call, "bundle", words="IMAGE")
+    _only_with(call, "bundle", words="a checkpoint")
     home = _absolute(call.text("files")) or ground.HOME
     with ExitStack() as kept:
         with stores.store(call) as store, store.place.lock(exclusive=False, purpose="clone"):
