@@ -18,7 +18,7 @@ unexport PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE
 .SUFFIXES:
 .DELETE_ON_ERROR:
 .PHONY: help setup dev init check format lint types test test-unit test-root test-criu test-vm conformance \
-  bench bench-backup bench-inspect bench-migrate bench-startup faults fuzz demo docs man dist install uninstall clean
+  bench bench-backup bench-clone bench-inspect bench-migrate bench-startup faults fuzz demo docs man dist install uninstall clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -100,6 +100,9 @@ demo: setup ## a redis server moves between two hosts on this machine under a cl
 bench-backup: setup ## a container's snapshots beside borg and restic, and a store with a thousand of them
 	$(BIN)/python contrib/bench/backup.py $(BENCHARGS)
 	$(BIN)/python contrib/bench/store.py
+
+bench-clone: setup ## copies of a warm Python service beside cold starts: time to the first answer, and memory
+	$(BIN)/python contrib/bench/clone.py $(BENCHARGS)
 
 bench-startup: $(STAMP) ## milliseconds of the hot verbs, beside the floor of the interpreter
 	$(BIN)/python contrib/bench/startup.py

@@ -41,11 +41,11 @@ def fill_shared(directory: str, shmid: int, source: int) -> int:
 
 def fill(directory: str, vpid: int, source: int) -> int:
     """The same for the process `vpid`, with the pages at their addresses: a restore needs nobody to
-    serve it afterwards."""
-    return _fill(directory, f"pagemap-{vpid}.img", source)
+    serve it afterwards, and may still have somebody who does."""
+    return _fill(directory, f"pagemap-{vpid}.img", source, filled=pagemap.PRESENT | pagemap.LAZY)
 
 
-def _fill(directory: str, name: str, source: int) -> int:
+def _fill(directory: str, name: str, source: int, filled: int = pagemap.PRESENT) -> int:
     path = os.path.join(directory, name)
     found = pagemap.read(path)
     if any(entry.flags & pagemap.PARENT for entry in found.entries):
@@ -67,7 +67,10 @@ def _fill(directory: str, name: str, source: int) -> int:
                 _copy(source, entry.start, new, size, path)
                 copied += size
     os.rename(f"{pages}.new", pages)
-    whole = [Entry(start, count, pagemap.PRESENT) for start, count, _ in found.entries]
+    whole = [
+        each._replace(flags=pagemap.PRESENT if each.flags & pagemap.PRESENT else filled)
+        for each in found.entries
+    ]
     pagemap.write(path, found._replace(entries=whole))
     return copied
 

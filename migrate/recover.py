@@ -74,7 +74,14 @@ def recover(store: Store, ids: tuple[str, ...] = ()) -> list[Recovered]:
     for id in store.ids():
         if id not in doubtful and (not ids or id in ids):
             found += _container(store, id)
-    return found
+    return found if ids else found + _grounds()
+
+
+def _grounds() -> list[Recovered]:
+    from ocimig.migrate.clone import ground  # and with it the rooms of the store
+
+    text = "no copy stands on these files of a snapshot any more: removed"
+    return [Recovered(place, text) for place in ground.sweep(ground.HOME)]
 
 
 def _journal(store: Store, entry: Journal) -> Recovered | None:

@@ -133,8 +133,8 @@ class Restoration:
             self.store.claim(self.id)
         self.claimed = True
         self.state = ContainerState(
-            self.id, bundle=place, rootfs=rootfs, annotations=spec.get("annotations"),
-            oci_version=spec.get("ociVersion", ""), image=self.image.directory, mounts=[*self.wanted.mounts],
+            self.id, bundle=place, rootfs=rootfs, annotations=spec.get("annotations"), image=self.image.directory,
+            oci_version=spec.get("ociVersion", ""), mounts=[*self.wanted.mounts], shared=[*self.wanted.shared],
         )  # fmt: skip
         self.store.save(self.state, sync=False)
         self.store.save_config(self.id, spec, sync=False)

@@ -37,7 +37,8 @@ class RestoreOptions:
     already. `page_handler` serves the memory of a restore with `lazy_pages`; its directory is `work_path`.
     With `on_demand` lazy memory comes only when it is touched: the caller keeps the handler (Restoration.pages).
     With `own_streams` standard streams that were files of the host are those of `stdio` too. `claimed`: the
-    caller took the name; `mounts` are mounts on the host that go with the container.
+    caller took the name; `mounts` are mounts on the host that go with the container, `shared` directories that
+    go with the last that stands on them.
     """
 
     image_path: str = "checkpoint"
@@ -72,6 +73,7 @@ class RestoreOptions:
     own_streams: bool = False
     claimed: bool = False
     mounts: tuple[str, ...] = ()
+    shared: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)

@@ -197,6 +197,7 @@ def _delete_locked(store: "Store", id: str, force: bool) -> None:
     end(state)
     _unmount(state.mounts)
     hooks = _poststop_hooks(store, state)
+    _let_go(state)
     store.remove(id)
     if hooks:  # of a container that is gone already, says the specification
         from ocimig.runtime import hooks as runner
@@ -292,6 +293,19 @@ def _unmount(paths: "list[str]") -> None:
         except OSError as error:
             if error.errno not in {errno.EINVAL, errno.ENOENT}:  # not a mount point any more
                 raise
+
+
+def _let_go(state: "ContainerState") -> None:
+    """Whoever is the last that stands on something takes it away."""
+    if not state.shared:
+        return
+    from ocimig.runtime import shared
+
+    for place in state.shared:
+        try:
+            shared.release(place, state.id)
+        except OSError as error:
+            log.warning(f"container {state.id}: {place} is left: {error.strerror}")
 
 
 def _poststop_hooks(store: "Store", state: "ContainerState") -> "list[dict[str, Any]]":

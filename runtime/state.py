@@ -32,7 +32,8 @@ class ContainerState:
     `pid` is 0 before the container's process exists and after it was checkpointed away. It means
     something only with `start_time` (ticks since boot) and `boot_id`: numbers are used again.
     `creator_pid` and `creator_start` tell a container in the making from one whose maker died.
-    `mounts` are mounts on the host that belong to the container and go with it.
+    `mounts` are mounts on the host that belong to the container and go with it; `shared` are directories
+    that go with the last of those that stand on them (see shared.py).
     `extra` holds fields that this version does not know.
     """
 
@@ -55,6 +56,7 @@ class ContainerState:
         "owner",
         "pid",
         "rootfs",
+        "shared",
         "start_time",
         "systemd_unit",
     )
@@ -81,6 +83,7 @@ class ContainerState:
         creator_pid: int = 0,
         creator_start: int = 0,
         mounts: "list[str] | None" = None,
+        shared: "list[str] | None" = None,
         extra: "dict[str, Any] | None" = None,
     ) -> None:
         self.id = id
@@ -102,6 +105,7 @@ class ContainerState:
         self.creator_pid = creator_pid
         self.creator_start = creator_start
         self.mounts = mounts or []
+        self.shared = shared or []
         self.extra = extra or {}
 
     def adopt(self, pid: int) -> None:

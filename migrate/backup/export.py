@@ -35,13 +35,19 @@ def export(repository: Store, snapshot: Snapshot, wanted: Export) -> None:
 
 def _rootfs(repository: Store, snapshot: Snapshot, place: str) -> str:
     """Its root file system as a directory: the tree of that name, or a part of the bundle."""
-    tree, inside = _tree(repository, snapshot)
+    tree, _ = root_tree(repository, snapshot)
     os.mkdir(place, 0o700)
     files_restore.restore(repository.packs, tree.node(), place, sync=False)
+    return root_in(repository, snapshot, place)
+
+
+def root_in(repository: Store, snapshot: Snapshot, place: str) -> str:
+    """The root file system in `place`, where the tree that has it was restored. Raises StoreDamaged."""
+    _, inside = root_tree(repository, snapshot)
     if not inside:
         return place
     try:
-        # A link in there must not let the files of this host into the archive.
+        # A link in there must not lead to the files of this host.
         with Fd(os.open(place, _PLACE)) as root, Fd(open_directory(root, inside)):
             return os.path.join(place, inside)
     except OSError as error:
@@ -49,7 +55,7 @@ def _rootfs(repository: Store, snapshot: Snapshot, place: str) -> str:
         raise images.damaged(repository, snapshot, reason) from None
 
 
-def _tree(repository: Store, snapshot: Snapshot) -> tuple[Tree, str]:
+def root_tree(repository: Store, snapshot: Snapshot) -> tuple[Tree, str]:
     """The tree that has the root file system, and where in it. Raises StoreDamaged."""
     trees = {each.name: each for each in snapshot.trees}
     if "rootfs" in trees:

@@ -26,7 +26,7 @@ def room(root: str, id: str, home: str = _HOME) -> Iterator[str]:
     home = os.path.join(root, home)
     os.makedirs(home, mode=0o700, exist_ok=True)
     _sweep(home, id)
-    path, lock = _taken(home, id)
+    path, lock = taken(home, id)
     with lock:
         try:
             yield path
@@ -36,11 +36,12 @@ def room(root: str, id: str, home: str = _HOME) -> Iterator[str]:
         files.remove_tree(path)
 
 
-def _taken(home: str, id: str) -> tuple[str, Fd]:
+def taken(home: str, id: str) -> tuple[str, Fd]:
+    """A new directory in `home`, and the lock on it: its maker is at work as long as that is held."""
     while True:
         path = os.path.join(home, f"{id}.{secrets.token_hex(4)}")
         os.mkdir(path, 0o700)
-        lock = _locked(path)
+        lock = locked(path)
         if lock is not None and os.path.isdir(path):  # else somebody took it for a leftover
             return path, lock
 
@@ -48,12 +49,12 @@ def _taken(home: str, id: str) -> tuple[str, Fd]:
 def _sweep(home: str, id: str) -> None:
     for name in os.listdir(home):
         path = os.path.join(home, name)
-        if name.rpartition(".")[0] == id and (lock := _locked(path)) is not None:
+        if name.rpartition(".")[0] == id and (lock := locked(path)) is not None:
             with lock:
                 files.remove_tree(path)
 
 
-def _locked(path: str) -> Fd | None:
+def locked(path: str) -> Fd | None:
     """The lock on a directory, or nothing where somebody holds it or it is gone."""
     fd = Fd(-1)
     try:

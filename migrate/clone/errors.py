@@ -18,6 +18,14 @@ class LayerRefused(OcimigError):
     hint = "overlayfs has to be there, and take {lower} below and {upper} above"
 
 
+class NotMergeable(OcimigError):
+    """Memory of copies was to be merged, and the kernel cannot."""
+
+    message = "the memory of copies cannot be merged: {reason}"
+    hint = "without --merge on they run all the same"
+    code = 14
+
+
 class NotCloned(OcimigError):
     """One copy could not be started; nothing of it is left."""
 

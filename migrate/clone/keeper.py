@@ -26,6 +26,7 @@ from ocimig.runtime.cgroups import layout
 LOG = "keeper.log"
 _NEVER = -1000  # of the kernel, when it looks for somebody to kill
 _INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM)
+_TICK = 50  # milliseconds
 Said = Callable[[dict[str, Any]], None]
 
 
@@ -35,7 +36,7 @@ def apart(work: Callable[[Said], None]) -> dict[str, Any]:
     Raises NotCloned with what it raised. When we are interrupted, it is, and undoes what it has begun.
     """
     reader, writer = os.pipe()
-    # An interruption before we know whom to tell would leave it to itself.
+    # An interruption between any two steps from here on would leave it to itself: it is looked for.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTIONS)
     pid = os.fork()
     if not pid:
@@ -43,14 +44,13 @@ def apart(work: Callable[[Said], None]) -> dict[str, Any]:
         _be(work, writer, before)
     os.close(writer)
     try:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         with open(reader, "rb") as answer:
+            if _interrupted(reader):
+                os.kill(pid, signal.SIGTERM)  # our child, not yet waited for
+                os.waitpid(pid, 0)
             said = answer.read()
-    except BaseException:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGTERM)
-        os.waitpid(pid, 0)
-        raise
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)  # and what came is raised
     if not said:
         _, status = os.waitpid(pid, 0)
         raise NotCloned(reason=f"its process ended ({status})", remedy="", code=1)
@@ -59,6 +59,18 @@ def apart(work: Callable[[Said], None]) -> dict[str, Any]:
         os.waitpid(pid, 0)
         raise NotCloned(**document)
     return document
+
+
+def _interrupted(reader: int) -> bool:
+    """Wait until there is something to read; whether somebody wants us to stop before."""
+    poller = select.poll()
+    poller.register(reader, select.POLLIN)
+    # One that is ignored waits here as any other does that is blocked.
+    heard = {each for each in _INTERRUPTIONS if signal.getsignal(each) != signal.SIG_IGN}
+    while not poller.poll(_TICK):
+        if signal.sigpending() & heard:
+            return True
+    return False
 
 
 def _be(

@@ -2,15 +2,16 @@
 
 import os
 import socket
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from ocimig import files, jsonio
+from ocimig import files, jsonio, log
 from ocimig.criu_images.errors import CriuFailed
 from ocimig.criu_images.image import CONFIG, CheckpointImage, Manifest
 from ocimig.files import Fd
 from ocimig.migrate import journal, network, network_arp, restore
-from ocimig.migrate.clone import keeper, plan
+from ocimig.migrate.clone import keeper, merge, plan
 from ocimig.migrate.clone.errors import NotClonable
 from ocimig.migrate.clone.layer import Layer
 from ocimig.migrate.lazy import hurry
@@ -25,13 +26,15 @@ from ocimig.runtime.store import Store
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A checkpoint that was found whole, and the root file system that its copies lie over."""
+    """A checkpoint that was found whole, and the root file system that its copies lie over. `ground` is the
+    directory that goes with the last copy; "" where the images and the files are somebody's own."""
 
     image: str
     manifest: Manifest
     config: dict[str, Any]
     bundle: str
     root: str
+    ground: str = ""
 
     @property
     def network(self) -> dict[str, Any] | None:
@@ -43,13 +46,14 @@ class Source:
 class CloneOptions:
     """As the options of `ocimig clone`. Output of the copies goes to files in `output` ("" is nowhere), logs
     of CRIU below `work_path` ("" is the copy's state directory). Memory comes when it is touched; with `fill` all of
-    it comes while the copy runs, with `whole` before."""
+    it comes while the copy runs, with `whole` before. With `merge` equal pages of copies are the kernel's to merge."""
 
     output: str = ""
     work_path: str = ""
     whole: bool = False
     fill: bool = False
     systemd_cgroup: bool = False
+    merge: bool = False
 
 
 def find(image_path: str, bundle: str = "") -> Source:
@@ -133,18 +137,26 @@ def _live(
             verify=False,  # find() has
             claimed=True,
             mounts=(layer.root,),
+            shared=(source.ground,) if source.ground else (),
         )
         store.claim(name)
         with restore.Restoration(store, name, wanted) as work:
             # First the facts: whoever deletes it finds the mount, wherever we are ended.
-            store.save(ContainerState(name, bundle=layer.bundle, mounts=[layer.root]), sync=False)
+            first = ContainerState(
+                name, bundle=layer.bundle, mounts=[*wanted.mounts], shared=[*wanted.shared]
+            )
+            store.save(first, sync=False)
             listener = hurry.listen(layer.state)
             layer.make(source.root)
+            if options.merge:
+                merge.mark()
             path = os.path.join(layer.bundle, CONFIG)
             files.write_atomic(path, jsonio.dumps(config, indent=2).encode(), sync=False)
             work.prepare(config, foreseen=source.manifest.facts)
             keeper.settle_in()  # its cgroup, which may be beside ours, has been made
             pid = _run(work, name, keep_log=bool(options.work_path))
+            if options.merge:
+                _say_unmarked(pid, name)
             pages, work.pages = work.pages, None
     say({"pid": pid})
     if pages is not None:
@@ -162,6 +174,14 @@ def _run(work: restore.Restoration, name: str, *, keep_log: bool) -> int:
         raise error if keep_log else _without_log(error) from error
     work.settle()
     return state.pid
+
+
+def _say_unmarked(pid: int, name: str) -> None:
+    with suppress(ProcessLookupError, FileNotFoundError):  # it may have ended already
+        if not merge.marked(pid):
+            log.warning(
+                f"{name} is not marked for KSM: the kernel forgot it at an exec (6.7 does not)"
+            )
 
 
 def _without_log(error: CriuFailed) -> CriuFailed:

@@ -132,7 +132,7 @@ def _snapshot(document: dict[str, Any]) -> Snapshot:
         shared={
             spaces.check(name): _count(size) for name, size in _object(document["shared"]).items()
         },
-        trees=tuple(_tree(each) for each in _list(document["trees"])),
+        trees=_trees(_list(document["trees"])),
         labels={
             _text(name): _text(value) for name, value in _object(document.get("labels", {})).items()
         },
@@ -149,8 +149,17 @@ def _snapshot(document: dict[str, Any]) -> Snapshot:
     )
 
 
+def _trees(listed: list[Any]) -> tuple[Tree, ...]:
+    found = tuple(_tree(each) for each in listed)
+    if len({each.name for each in found}) < len(found):
+        raise ValueError("two of its trees have one name")
+    return found
+
+
 def _tree(each: dict[str, Any]) -> Tree:
     found = Tree(_text(each["name"]), _text(each["path"]), _object(each["root"]))
+    if found.name in ("", ".", "..") or "/" in found.name or "\0" in found.name:
+        raise ValueError(f"{found.name!r} is no name of a tree")
     found.node()
     return found
 

@@ -37,6 +37,8 @@ PR_CAP_AMBIENT_IS_SET = 1
 PR_CAP_AMBIENT_RAISE = 2
 PR_CAP_AMBIENT_LOWER = 3
 PR_CAP_AMBIENT_CLEAR_ALL = 4
+PR_SET_MEMORY_MERGE = 67  # since Linux 6.4
+PR_GET_MEMORY_MERGE = 68
 
 # Taken from the interpreter, which was compiled against this architecture's numbers.
 SIGNALS: "dict[str, int]" = {

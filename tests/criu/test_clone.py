@@ -1,21 +1,32 @@
 """clone: copies of one checkpoint, each for itself."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from ocimig.migrate.clone import merge
 from ocimig.migrate.lazy import mark
-from ocimig_testkit import until
+from ocimig.runtime import shared
+from ocimig_testkit import TOKEN, until
+from ocimig_testkit.backup_shelf import Shelf
 from ocimig_testkit.box import Box
 
 pytestmark = [pytest.mark.root, pytest.mark.criu, pytest.mark.busybox]
 
 SIZE = 16 << 20  # of memory that is not touched
+_ASK = """
+import socket, sys
+with socket.create_connection((sys.argv[1], 5000), timeout=20) as peer:
+    peer.sendall(b"x")
+    print(peer.recv(100).decode())
+"""
 
 
 class Copies:
@@ -89,6 +100,7 @@ def test_copies_go_on_from_the_instant_each_for_itself(copies: Copies) -> None:
         assert copies.inside(name, "/bin/hostname") == name
         copies.inside(name, "/bin/sh", "-c", f"echo {name} > /own")
     pids = [copies.box.ocimig.pid(name) for name in copies.names]
+    assert all(merge.marked(pid) == (not merge.impossible()) for pid in pids)
     assert len({_cgroup(pid) for pid in pids}) == 3
     assert len({os.readlink(f"/proc/{pid}/ns/net") for pid in pids}) == 3
     assert [copies.inside(name, "/bin/cat", "/own") for name in copies.names] == copies.names
@@ -100,8 +112,9 @@ def test_copies_go_on_from_the_instant_each_for_itself(copies: Copies) -> None:
 
 def test_delete_leaves_nothing_of_a_copy(copies: Copies) -> None:
     """Neither a mount nor a cgroup nor a file; what it wrote goes with it."""
-    copies.start(1)
+    copies.start(1, "--merge", "off")
     (name,) = copies.names
+    assert not merge.marked(copies.box.ocimig.pid(name))
     group = copies.box.ocimig.root / name
     assert f"{group}/bundle/rootfs" in _mounts()
     copies.delete()
@@ -244,3 +257,78 @@ def test_a_copy_that_forks_without_end_does_not_cost_a_descriptor_for_each(box: 
             assert len(os.listdir(f"/proc/{keeper}/fd")) < 120
     finally:
         copies.delete()
+
+
+def test_copies_of_a_snapshot_need_its_store_no_more(
+    box: Box, shelf: Shelf, tmp_path: Path
+) -> None:
+    """Images and files are taken out once; what is not held open goes at once, the rest with the last copy."""
+    box.run("idle", str(SIZE >> 20))
+    (box.bundle.rootfs / "kept").write_text("before")
+    until(box.lines, "its first word")
+    taken = shelf.take()
+    copies, files = Copies(box), tmp_path / "files"
+    shelf.lose()
+    copies.names = [f"{box.id}-1", f"{box.id}-2"]
+    box.ocimig(
+        "clone", "-n", "2", "--net", "none", "--output", copies.output, "--files", files,
+        *shelf.options(), shelf.path, taken["id"],
+    )  # fmt: skip
+    try:
+        shutil.rmtree(shelf.path)
+        (place,) = files.iterdir()
+        assert sorted(path.name for path in place.iterdir()) == [shared.MARK, "trees", "users"]
+        for name in copies.names:
+            assert _resident(box.ocimig.pid(name)) < SIZE >> 2
+            assert copies.inside(name, "/bin/cat", "/kept") == "before"
+        box.ocimig("delete", "--force", copies.names[0])
+        _touched(copies, copies.names[1])
+    finally:
+        copies.delete()
+    assert list(files.iterdir()) == []
+
+
+@pytest.fixture
+def inside() -> Iterator[tuple[str, ...]]:
+    """What enters a network namespace in which there is a bridge, br0 with 10.0.0.1."""
+    name = f"{TOKEN}-k"
+    bridge = ("link", "add", "name", "br0", "type", "bridge")
+    subprocess.run(["ip", "netns", "add", name], check=True)
+    try:
+        for words in (
+            ("link", "set", "lo", "up"), bridge, ("address", "add", "10.0.0.1/24", "dev", "br0"),
+            ("link", "set", "br0", "up"),
+        ):  # fmt: skip
+            subprocess.run(["ip", "-n", name, *words], check=True)
+        yield ("nsenter", f"--net=/run/netns/{name}")
+    finally:
+        subprocess.run(["ip", "netns", "delete", name], check=True)
+
+
+@pytest.mark.netns
+def test_copies_of_a_server_answer_each_at_its_own_address(
+    box: Box, inside: tuple[str, ...]
+) -> None:
+    """Two on one bridge: what one of them counts the other does not."""
+
+    def ask(address: str) -> int:
+        command = [*inside, sys.executable, "-c", _ASK, address]
+        return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+    box.ocimig.prefix = inside
+    box.run("serve", "5000")
+    box.checkpoint()
+    box.ocimig("delete", "--force", box.id)
+    copies = Copies(box)
+    try:
+        copies.start(2, "--net", "bridge=br0,address=10.0.0.50/24")
+        assert [ask("10.0.0.50") for _ in range(3)] == [1, 2, 3]
+        assert ask("10.0.0.51") == 1
+        assert ask("10.0.0.50") == 4
+        assert [copies.inside(name, "/bin/hostname") for name in copies.names] == copies.names
+    finally:
+        copies.delete()
+    links = subprocess.run(
+        [*inside, "ip", "-br", "link"], capture_output=True, text=True, check=True
+    )
+    assert [line.split()[0] for line in links.stdout.splitlines()] == ["lo", "br0"]

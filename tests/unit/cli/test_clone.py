@@ -8,7 +8,7 @@ import pytest
 
 from ocimig.cli import main
 from ocimig.criu_images.image import Manifest
-from ocimig.migrate.clone import make
+from ocimig.migrate.clone import make, merge
 from ocimig.runtime.errors import ContainerExists
 from ocimig.runtime.store import Store
 
@@ -18,6 +18,7 @@ class Made:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, network: dict[str, Any] | None) -> None:
         self.asked: list[tuple[str, str]] = []
+        self.options: make.CloneOptions | None = None
         self.taken: set[str] = set()
         facts = {"state": {"network": network}}
         source = make.Source("/image", Manifest("web", facts=facts), {}, "/bundle", "/root")
@@ -25,9 +26,10 @@ class Made:
         monkeypatch.setattr(make, "clone", self._clone)
 
     def _clone(
-        self, store: Store, source: make.Source, name: str, options: Any, joined: Any
+        self, store: Store, source: make.Source, name: str, options: make.CloneOptions, joined: Any
     ) -> int:
         self.asked.append((name, joined.address if joined else ""))
+        self.options = options
         if name in self.taken:
             raise ContainerExists(id=name)
         return 7
@@ -81,4 +83,53 @@ def test_what_cannot_be_counted_is_a_wrong_command_line(
 ) -> None:
     """Nothing was started."""
     assert _run(tmp_path, *words) == 2
+    assert made.asked == []
+
+
+def test_what_is_not_merged_is_said(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A switch of the host's, which is the host's to turn; nothing is said where merging was refused."""
+    monkeypatch.setattr(merge, "impossible", str)
+    monkeypatch.setattr(merge, "RUN", str(tmp_path / "run"))
+    assert _run(tmp_path) == 0
+    assert "KSM is off on this host" in capfd.readouterr().err
+    assert made.options is not None
+    assert made.options.merge
+    (tmp_path / "run").write_text("1\n")
+    assert _run(tmp_path, "--merge", "on") == 0
+    assert _run(tmp_path, "--merge", "off") == 0
+    assert "KSM" not in capfd.readouterr().err
+    assert not made.options.merge
+
+
+def test_a_kernel_that_cannot_merge_is_no_hindrance_unless_it_has_to(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Then nothing is started."""
+    monkeypatch.setattr(merge, "impossible", lambda: "it is too old")
+    assert _run(tmp_path) == 0
+    assert "KSM" not in capfd.readouterr().err
+    assert made.options is not None
+    assert not made.options.merge
+    made.asked.clear()
+    assert _run(tmp_path, "--merge", "on") == 14
+    assert "it is too old" in capfd.readouterr().err
+    assert made.asked == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--files", "/srv", "/image"), "--files is for copies of a snapshot"),
+        (("--container", "web", "/image"), "--container is for copies of a snapshot"),
+        (("--bundle", "/b", "/store", "latest"), "--bundle is for copies of a checkpoint"),
+    ],
+)
+def test_an_option_that_would_have_no_effect_is_refused(
+    made: Made, tmp_path: Path, capfd: pytest.CaptureFixture[str], words: tuple[str, ...], said: str
+) -> None:
+    """An image has its files elsewhere, a snapshot has its own."""
+    assert main.run(["--root", str(tmp_path), "clone", *words]) == 2
+    assert said in capfd.readouterr().err
     assert made.asked == []

@@ -60,9 +60,10 @@ def test_who_is_interrupted_interrupts_it(tmp_path: Path) -> None:
             raise SystemExit
 
         signal.signal(signal.SIGTERM, stop)
-        os.kill(os.getppid(), signal.SIGINT)
         try:
-            time.sleep(60)
+            os.kill(os.getppid(), signal.SIGINT)
+            while True:  # one long sleep could begin right after the signal, and not hear of it
+                time.sleep(0.01)
         finally:
             (tmp_path / "undone").touch()
 
@@ -98,3 +99,18 @@ def test_nobody_has_to_be_asked_where_nobody_listens(tmp_path: Path) -> None:
     hurry.ask(str(tmp_path))
     hurry.listen(str(tmp_path)).close()
     hurry.ask(str(tmp_path))
+
+
+def test_an_interruption_that_is_ignored_interrupts_nothing() -> None:
+    """As in a script that was put into the background."""
+
+    def work(say: keeper.Said) -> None:
+        os.kill(os.getppid(), signal.SIGINT)
+        time.sleep(0.2)  # several looks at what waits
+        say({"pid": os.getpid()})
+
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        os.waitpid(keeper.apart(work)["pid"], 0)
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -50,7 +50,11 @@ _snapshots = st.builds(
     ),
     spaces=st.dictionaries(_spaces, _segments, max_size=3),
     shared=st.dictionaries(_spaces, _count, max_size=3),
-    trees=st.lists(st.builds(Tree, _text, _text, st.just(_root)), max_size=2).map(tuple),
+    trees=st.lists(
+        st.builds(Tree, st.from_regex(r"[^/.\0]{1,12}", fullmatch=True), _text, st.just(_root)),
+        max_size=2,
+        unique_by=lambda tree: tree.name,
+    ).map(tuple),
     labels=st.dictionaries(_text, _text, max_size=2),
     tags=st.lists(_text, max_size=2).map(tuple),
     hot=st.dictionaries(_text, st.lists(st.tuples(_count, _count), max_size=3), max_size=2),
@@ -162,6 +166,8 @@ def test_what_is_no_snapshot_is_refused_in_words(data: bytes) -> None:
         (("spaces", "p0"), []), (("spaces", "q1"), []), (("spaces", "p1"), [[1 << 33, "f" * 16, 0]]),
         (("spaces", "p1"), [[1, "f" * 16, 1 << 32]]), (("shared", "s1"), "4096"),
         (("hot", "1"), [[1, 2, 3]]), (("hot", "1"), ["12"]), (("trees",), [{"name": "b", "path": "/b"}]),
+        *((("trees",), [{"name": name, "path": "/b", "root": _root}]) for name in ("", "..", "../b", "b\0")),
+        (("trees",), [{"name": "b", "path": "/b", "root": _root}] * 2),
     ],
 )  # fmt: skip
 def test_a_value_that_cannot_be_is_refused(path: tuple[str, ...], value: Any) -> None:
