@@ -311,13 +311,16 @@ class Guard:
             self.outcome.faults += int(document["faults"])
             self.outcome.forks += int(document["forks"])
             self._filled = True
+            with self._lock:
+                self._give_back()
+            self.outcome.ended.set()
             self._finish()
         else:
             log.warning(f"page handler: {document['reason']}")
 
     def _finish(self) -> None:
-        """All is there, and CRIU has had its last word. Until then two hold its connection, for one of us
-        may be killed: CRIU takes a closed one for a failure."""
+        """Nobody is needed any more when all is there and CRIU has had its last word. Until then two hold its
+        connection, for one of us may be killed: CRIU takes a closed one for a failure."""
         if self._filled and self._criu is None:
             self._end()
             self._over = True
@@ -327,6 +330,8 @@ class Guard:
         self._channel.close()
         self._channel = None
         self._reap()
+        if self._filled:
+            return
         children = {
             server.CHILD + event.slot
             for event in self._record.replay()
@@ -362,9 +367,7 @@ class Guard:
             task.uffd = -1
 
     def _end(self) -> None:
-        """Give back everything but CRIU's connection, once."""
-        if self.outcome.ended.is_set():
-            return
+        """Give back everything but CRIU's connection; a second call does nothing."""
         with self._lock:
             if self._channel is not None:
                 self._channel.close()
@@ -373,12 +376,15 @@ class Guard:
                 with suppress(ProcessLookupError):
                     signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
                 self._reap()
-            for serial in self.tasks:
-                self._forget(serial)
-            fds = [source.fd for sources in self._sources.values() for source in sources]
-            for fd in [*fds, self._mark]:
-                if fd >= 0:
-                    os.close(fd)
-            self._sources.clear()
-            self._mark = -1
+            self._give_back()
         self.outcome.ended.set()
+
+    def _give_back(self) -> None:
+        for serial in self.tasks:
+            self._forget(serial)
+        fds = [source.fd for sources in self._sources.values() for source in sources]
+        for fd in [*fds, self._mark]:
+            if fd >= 0:
+                os.close(fd)
+        self._sources.clear()
+        self._mark = -1
