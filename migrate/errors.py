@@ -350,7 +350,7 @@ class RestoreFailed(OcimigError):
 
 
 class LockLeftBehind(OcimigError):
-    """The network of a container stays locked after a checkpoint that did not end."""
+    """The network of a container stays locked after a checkpoint or restore that did not end."""
 
     message = "the network of {id} could not be unlocked: {reason}"
     hint = "try: ocimig recover {id}"
