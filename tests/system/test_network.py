@@ -65,7 +65,8 @@ def config_on(bridge: str) -> network.NetworkConfig:
 def test_a_connected_container_reaches_the_bridge(bridge: str, netns: int) -> None:
     """Address, MAC, route and link are there; after disconnect nothing is left."""
     facts = network.connect(netns, config_on(bridge), "c1")
-    assert reaches(netns, "10.213.7.1")
+    # The kernel looks at most once a second which ports have become ready (net/core/link_watch.c).
+    until(lambda: reaches(netns, "10.213.7.1"), "the port to be ready", 10)
     assert network_arp.holder(bridge, "10.213.7.5") == facts["mac"]
     assert facts["mtu"] == 1500
     network.disconnect(facts)
@@ -83,6 +84,7 @@ def test_a_pair_that_is_not_attached_is_silent(bridge: str, netns: int) -> None:
         assert network_arp.holder(bridge, "10.213.7.5") == ""
         network.attach(facts)
         network.attach(facts)
+        until(lambda: network_arp.holder(bridge, "10.213.7.5"), "the port to be ready", 10)
         assert network_arp.holder(bridge, "10.213.7.5") == facts["mac"]
         network.detach(facts)
         network.detach(facts)
