@@ -269,7 +269,7 @@ complete -c ocimig -n "__fish_seen_subcommand_from clone" -s b -l bundle -r -F -
 complete -c ocimig -n "__fish_seen_subcommand_from clone" -l net -x -d 'network of the first: bridge=NAME,address=IP/LEN[,gateway=IP][,interface=NAME]; the next have the addresses after it; none: loopback only'
 complete -c ocimig -n "__fish_seen_subcommand_from clone" -l fill -d 'load the rest of its memory while a copy runs (default: only what it touches)'
 complete -c ocimig -n "__fish_seen_subcommand_from clone" -l whole -d 'load all of its memory before a copy runs'
-complete -c ocimig -n "__fish_seen_subcommand_from clone" -l merge -x -a "auto on off" -d 'mark their memory for the kernel to merge where it is the same, KSM (default: auto, where it can)'
+complete -c ocimig -n "__fish_seen_subcommand_from clone" -l merge -x -a "auto on off" -d 'mark their memory for the kernel to merge where it is the same, KSM (default: auto, where the host merges)'
 complete -c ocimig -n "__fish_seen_subcommand_from clone" -l output -r -F -d 'directory of files for what they print (default: it is thrown away)'
 complete -c ocimig -n "__fish_seen_subcommand_from clone" -l work-path -r -F -d 'directory of CRIU\'s logs (default: kept only with the copy)'
 complete -c ocimig -n "__fish_seen_subcommand_from clone" -s f -l format -x -a "table json" -d 'form of the output (default: table)'

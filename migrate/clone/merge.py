@@ -17,19 +17,14 @@ _MERGES = "1"  # 0: it has stopped, 2: it takes apart what it merged
 def decide(wanted: str) -> tuple[bool, str]:
     """Whether copies are to be marked, and what a person should know about that.
 
-    `wanted` is one of the three words. Raises NotMergeable where it has to be, and this kernel cannot."""
-    if wanted == OFF:
-        return False, ""
-    if reason := impossible():
-        if wanted == ON:
-            raise NotMergeable(reason=reason)
-        return False, ""
-    if merging():
-        return True, ""
-    return True, (
-        "the memory of the copies is marked to be merged, and nothing merges it: KSM is off on this host "
-        f"(echo 1 >{RUN}, or --merge off)"
-    )
+    `wanted` is one of the three words; AUTO marks where the host merges. Raises NotMergeable where it has to
+    be, and this kernel cannot."""
+    reason = impossible()
+    if wanted == ON and reason:
+        raise NotMergeable(reason=reason)
+    if wanted == ON and not merging():
+        return True, f"nothing merges what is marked: KSM is off on this host (echo 1 >{RUN})"
+    return wanted == ON or (wanted == AUTO and not reason and merging()), ""
 
 
 def impossible() -> str:

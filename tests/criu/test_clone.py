@@ -90,7 +90,8 @@ def test_copies_go_on_from_the_instant_each_for_itself(copies: Copies) -> None:
     before = sorted(path.name for path in copies.box.bundle.rootfs.rglob("*"))
     images = {path.name: path.stat().st_mtime_ns for path in copies.box.image.iterdir()}
     printed = copies.box.lines()
-    copies.start(3)
+    possible = not merge.impossible()
+    copies.start(3, "--merge", "on" if possible else "auto")
     for name in copies.names:
         lines = copies.until_counted(name)
         first = lines[0][0]
@@ -100,7 +101,7 @@ def test_copies_go_on_from_the_instant_each_for_itself(copies: Copies) -> None:
         assert copies.inside(name, "/bin/hostname") == name
         copies.inside(name, "/bin/sh", "-c", f"echo {name} > /own")
     pids = [copies.box.ocimig.pid(name) for name in copies.names]
-    assert all(merge.marked(pid) == (not merge.impossible()) for pid in pids)
+    assert all(merge.marked(pid) == possible for pid in pids)
     assert len({_cgroup(pid) for pid in pids}) == 3
     assert len({os.readlink(f"/proc/{pid}/ns/net") for pid in pids}) == 3
     assert [copies.inside(name, "/bin/cat", "/own") for name in copies.names] == copies.names

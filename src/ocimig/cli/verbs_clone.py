@@ -20,7 +20,7 @@ CLONE = (
                    FLAG),
             Option("--whole", "load all of its memory before a copy runs", FLAG),
             Option("--merge", "mark their memory for the kernel to merge where it is the same, KSM (default: "
-                   "auto, where it can)", TEXT, "WHEN", choices=("auto", "on", "off")),
+                   "auto, where the host merges)", TEXT, "WHEN", choices=("auto", "on", "off")),
             Option("--output", "directory of files for what they print (default: it is thrown away)",
                    TEXT, "DIR", file=True),
             Option("--work-path", "directory of CRIU's logs (default: kept only with the copy)", TEXT,
