@@ -252,7 +252,7 @@ class Restoration:
                 "setup-namespaces": self._set_up,
                 "orphan-pts-master": self._take_terminal,
                 "post-restore": self._restored,
-                "network-unlock": self._release,
+                "pre-resume": self._release,
             }
             try:
                 os.unlink(log_path)
@@ -321,6 +321,7 @@ class Restoration:
         self.times["released"] = time.monotonic()
 
     def _release(self, _: rpc.Notice) -> None:
+        # Without CRIU it would run by now. Before, the kernel would acknowledge what it then never sees.
         failpoints.here("destination", "unlocking")
         if self.network is not None:
             self.network.release()
@@ -331,6 +332,8 @@ class Restoration:
     def settle(self) -> None:
         """The container runs and is nobody's to undo."""
         self.settled = True
+        if self.network is not None:  # it may run although CRIU died on the way out
+            self.network.unlock()
 
     def end_criu(self) -> None:
         """Wait for CRIU's process, which has done its work; the room that it had is taken back."""
